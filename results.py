@@ -1,0 +1,472 @@
+"""What a finished search leaves behind: its best model, tables, pictures, and a comparison with the other search.
+
+All of it is made from the trials' files and the test images, so a second run of a finished search makes it all again.
+"""
+
+import contextlib
+import csv
+import os
+import platform
+import warnings
+from pathlib import Path
+
+import keras
+import keras_tuner as kt
+import numpy as np
+import tensorflow as tf
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+import common
+
+STRATEGIES = {  # by the name of the search's folder
+    "fashion_mnist_cnn_random_search": "random search",
+    "fashion_mnist_cnn_bayesian_optimization": "Bayesian optimization",
+}
+HYPERPARAMETERS = ("units", "dropout", "learning_rate", "optimizer")
+
+
+class CheckpointLost(Exception):
+    """The weights of a trial can't be read any more: it has to be trained again."""
+
+
+def report(tuner, images, labels):
+    """Writes all files of a finished search, prints its tables and, last, its result.
+
+    Args:
+        tuner: a common.Tuner whose search has ended.
+        images, labels: those to test on, of shape (n, 28, 28), values 0 to 255, and (n,).
+
+    Raises:
+        common.SearchFailed: not one trial was completed.
+        CheckpointLost: nothing is written yet; the best trial has to be trained again.
+    """
+    project = tuner.settings.project
+    records = trial_records(tuner)
+    best = tuner.oracle.get_best_trials(1)[0]
+    if best.status != "COMPLETED":  # KerasTuner falls back on those
+        raise common.SearchFailed(f"all trials failed, the last one with {records[-1]['message']}")
+    model = best_model(tuner, best)
+    probabilities = model.predict(images, batch_size=1000, verbose=0)
+    write_csv(project / "trials.csv", records)
+    for name, figure in {
+        "progress": progress_figure(records),
+        "hyperparameters": hyperparameters_figure(records),
+        "learning_curves": learning_curves_figure(records),
+        "confusion_matrix": confusion_matrix_figure(labels, probabilities),
+        "mistakes": mistakes_figure(images, labels, probabilities),
+    }.items():
+        save_figure(project / f"{name}.png", figure)
+
+    tuner.oracle.stopwatch.save()
+    summary = summarize(tuner, records, labels, probabilities)
+    common.write_json(project / "summary.json", summary)
+    print(f"\n{trials_table(records)}")
+    compare(project, summary)
+    print(f"\nModel, tables and pictures are in {printable(project)}")
+    print(f"\n{result_lines(summary)}", flush=True)
+
+
+# --- Best model -------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def whole_file(path):
+    """Yields where to write a file that takes its place at `path` only once it is whole."""
+    draft = path.with_stem(f"{path.stem}_draft")
+    yield draft
+    os.replace(draft, path)
+
+
+def best_model(tuner, trial):
+    """Takes best_model.keras from the search's folder, or makes it there from the trial's checkpoint.
+
+    It computes in float32, for any machine, and takes raw images of shape (n, 28, 28), values 0 to 255.
+
+    Args:
+        tuner: a common.Tuner.
+        trial: the best of its trials.
+
+    Returns:
+        A compiled keras.Model, named after the trial.
+
+    Raises:
+        CheckpointLost: neither the model nor the trial's checkpoint can be read.
+    """
+    path, name = tuner.settings.project / "best_model.keras", f"trial_{int(trial.trial_id) + 1}"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+        if path.exists():
+            try:
+                model = keras.models.load_model(path)
+            except Exception:  # whatever a damaged file makes of its reader
+                print(f"{printable(path)} can't be read: made again from the trial's checkpoint")
+            else:
+                if model.name == name:
+                    return model
+        model = common.build_model(trial.hyperparameters, "float32")
+        checkpoint = tuner.settings.project / f"trial_{trial.trial_id}" / "checkpoint.weights.h5"
+        try:
+            model.load_weights(checkpoint)
+        except Exception as error:
+            raise CheckpointLost(f"{printable(checkpoint)} is missing or damaged") from error
+    # Keras warns whoever loads a compiled model whose optimizer has no state: so none inside, and a fresh one outside.
+    model = common.add_mirror_view(keras.Sequential(model.layers), name)
+    model.optimizer.build(model.trainable_variables)
+    with whole_file(path) as draft:
+        model.save(draft)
+    return model
+
+
+# --- Tables -----------------------------------------------------------------------------------------------------------
+
+
+def printable(text):
+    """The text with a question mark for each character that a terminal would obey instead of show."""
+    return "".join(character if character.isprintable() else "?" for character in str(text))
+
+
+def trial_records(tuner):
+    """Each ended trial of a search as a dictionary of plain values, in the order of the trials.
+
+    `best_epoch` counts from 1, `seconds` are those in fit; `val_accuracy` and `best_epoch` of a failed trial are None.
+    """
+    trials = [trial for trial in tuner.oracle.trials.values() if trial.status in ("COMPLETED", "FAILED")]
+    return [trial_record(tuner.oracle, trial) for trial in sorted(trials, key=lambda trial: int(trial.trial_id))]
+
+
+def trial_record(oracle, trial):
+    """One ended trial as a dictionary of plain values; see trial_records()."""
+    values, curves = trial.hyperparameters.values, common.learning_curves(trial)
+    completed = trial.status == "COMPLETED"
+    return {
+        "trial": int(trial.trial_id) + 1,
+        "proposed_by": "random" if oracle.is_random(trial) else "surrogate",
+        "status": trial.status,
+        **{name: values[name] for name in HYPERPARAMETERS},
+        "dropout": round(values["dropout"], 6),  # its steps add up to 0.30000000000000004
+        "best_epoch": trial.best_step + 1 if completed else None,
+        "epochs": len(curves.get("val_accuracy", ())),
+        "val_accuracy": trial.score if completed else None,
+        "seconds": common.seconds_trained(trial),
+        "message": None if completed else printable(trial.message),
+        "curves": curves,
+    }
+
+
+def best_first(records):
+    """Sorts records by validation accuracy, the failed ones last."""
+    return sorted(records, key=lambda record: -(record["val_accuracy"] or 0))
+
+
+def write_csv(path, records):
+    """Writes records with all their digits, without the learning curves, best first."""
+    columns = [name for name in records[0] if name != "curves"]
+    with whole_file(path) as draft, open(draft, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(best_first(records))
+
+
+def aligned(rows):
+    """Rows of cells as lines of text: the first column aligned to the left, the others to the right."""
+    rows = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
+        for row in rows
+    ]
+
+
+def trials_table(records):
+    """The trials for a terminal, best first, the failed ones last, each with its reason."""
+    header = ["trial", "units", "dropout", "learning rate", "optimizer", "best epoch", "val accuracy", "time"]
+    rows = [header]
+    for record in best_first(records):
+        completed = record["val_accuracy"] is not None
+        rows.append([
+            record["trial"],
+            record["units"],
+            f"{record['dropout']:.1f}",
+            f"{record['learning_rate']:.3g}",
+            record["optimizer"],
+            f"{record['best_epoch'] if completed else '-'} of {record['epochs']}",
+            f"{record['val_accuracy']:.4f}" if completed else "failed",
+            common.duration(record["seconds"]),
+        ])
+    if any(record["proposed_by"] == "surrogate" for record in records):
+        for row, proposer in zip(rows, ["proposed by", *(record["proposed_by"] for record in best_first(records))]):
+            row.append(proposer)
+    reasons = ["", *(record["message"] or "" for record in best_first(records))]
+    return "\n".join(f"{line}  {reason}".rstrip() for line, reason in zip(aligned(rows), reasons))
+
+
+def hardware():
+    """What the search ran on: the CPU's name, its cores as the system counts them, and the names of the GPUs."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "gpus": [each.get("device_name", "GPU") for each in details],
+    }
+
+
+def summarize(tuner, records, labels, probabilities):
+    """Everything about a finished search in one dictionary, as summary.json holds it.
+
+    Args:
+        tuner: a common.Tuner.
+        records: its trial_records().
+        labels, probabilities: of the test images, of shape (n,), and as predicted by the best model, of shape (n, 10).
+    """
+    best = best_first(records)[0]
+    confidence = probabilities[np.arange(len(labels)), labels]
+    return {
+        "strategy": STRATEGIES.get(tuner.settings.project.name, tuner.settings.project.name),
+        "seed": tuner.settings.seed,
+        "precision": tuner.settings.precision,
+        "settings": common.read_json(tuner.settings.project / "settings.json"),
+        "versions": {
+            "python": platform.python_version(),
+            **{module.__name__: module.__version__ for module in (tf, keras, kt, np)},
+        },
+        "hardware": hardware(),
+        "best": {
+            "trial": best["trial"],
+            "hyperparameters": {name: best[name] for name in HYPERPARAMETERS},
+            "val_accuracy": best["val_accuracy"],
+            "val_loss": best["curves"]["val_loss"][best["best_epoch"] - 1],
+            "test_accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
+            "test_loss": float(-np.log(np.maximum(confidence, 1e-7)).mean()),  # clipped as Keras does
+        },
+        "elapsed_seconds": tuner.oracle.stopwatch.seconds(),
+        "seconds_in_fit": sum(record["seconds"] for record in records),
+        "trials": records,
+    }
+
+
+def result_lines(summary):
+    """The last lines of a search's output."""
+    best = summary["best"]
+    units, dropout, learning_rate, optimizer = (best["hyperparameters"][name] for name in HYPERPARAMETERS)
+    return "\n".join([
+        "Best hyperparameters:",
+        f"  units: {units}",
+        f"  dropout: {dropout:.1f}",
+        f"  learning_rate: {learning_rate:.3g}",
+        f"  optimizer: {optimizer}",
+        f"Best validation accuracy: {best['val_accuracy']:.4f} (trial {best['trial']} of {len(summary['trials'])})",
+        f"Test accuracy: {best['test_accuracy']:.4f}",
+        f"Total elapsed time: {common.duration(summary['elapsed_seconds'])}",
+    ])
+
+
+# --- Side by side -----------------------------------------------------------------------------------------------------
+
+
+def compare(project, summary):
+    """Prints a search beside the other strategy's in the same results folder, if there is one, and draws both."""
+    summaries = {}
+    for folder, strategy in STRATEGIES.items():
+        found = summary if folder == project.name else stored_summary(project.parent / folder)
+        if found:
+            summaries[strategy] = found
+    if len(summaries) > 1 and project.name in STRATEGIES:
+        print(f"\n{comparison_table(summaries)}")
+        save_figure(project.parent / "comparison.png", comparison_figure(summaries))
+
+
+def stored_summary(project):
+    """The summary of another search; None where it is missing, damaged, or not one of ours."""
+    try:
+        summary = common.read_json(project / "summary.json")
+        comparison_table({project.name: summary})
+        comparison_figure({project.name: summary})
+    except Exception:  # whatever a damaged or foreign file makes of its reader
+        return None
+    return summary
+
+
+def comparison_table(summaries):
+    """The results of searches side by side, and a line about the settings in which they differ.
+
+    Args:
+        summaries: a dictionary from the strategy's name to the content of its summary.json.
+    """
+    columns = [
+        [
+            strategy,
+            f"{summary['best']['val_accuracy']:.4f}",
+            f"{summary['best']['test_accuracy']:.4f}",
+            f"{summary['best']['hyperparameters']['units']:d}",
+            f"{summary['best']['hyperparameters']['dropout']:.1f}",
+            f"{summary['best']['hyperparameters']['learning_rate']:.3g}",
+            summary["best"]["hyperparameters"]["optimizer"],
+            f"{summary['best']['trial']:d} of {len(summary['trials'])}",
+            common.duration(summary["elapsed_seconds"]),
+        ]
+        for strategy, summary in summaries.items()
+    ]
+    names = ["", "best validation accuracy", "test accuracy", *HYPERPARAMETERS, "best trial", "total elapsed time"]
+    lines = aligned(zip(names, *columns))
+    settings = [summary["settings"] for summary in summaries.values()]
+    differences = [
+        f"{name} ({', '.join(str(each.get(name)) for each in settings)})"
+        for name in dict.fromkeys(name for each in settings for name in each.keys())  # each once, in order
+        if name != "initial_points" and any(each.get(name) != settings[0].get(name) for each in settings)
+    ]
+    if differences:
+        lines.append(printable(f"The settings differ: {'; '.join(differences)}"))
+    return "\n".join(lines)
+
+
+# --- Pictures ---------------------------------------------------------------------------------------------------------
+
+# Colours of Okabe and Ito, told apart by the colour-blind as well.
+BLUE, VERMILLION, BLACK, GREY = "#0072B2", "#D55E00", "#000000", "#999999"
+PROPOSERS = {"random": (BLUE, "o"), "surrogate": (VERMILLION, "^")}  # colour and marker
+VAL_ACCURACY = "validation accuracy"
+
+
+def empty_figure(height):
+    """A figure 900 pixels wide and so many inches high, 150 pixels each: at half size its text can still be read."""
+    return Figure(figsize=(6, height), dpi=150, layout="constrained")
+
+
+def save_figure(path, figure):
+    """Writes a figure as a PNG file."""
+    with whole_file(path) as draft:
+        figure.savefig(draft)
+
+
+def best_so_far(records):
+    """The best validation accuracy up to each trial, an array of shape (trials,); NaN until one has completed."""
+    return np.fmax.accumulate(np.array([record["val_accuracy"] for record in records], float))
+
+
+def scatter_trials(ax, records, x, legend=True):
+    """Draws the completed trials' validation accuracy against record[x], told apart by who proposed them."""
+    completed = [record for record in records if record["val_accuracy"] is not None]
+    for proposer, (colour, marker) in PROPOSERS.items():
+        if chosen := [record for record in completed if record["proposed_by"] == proposer]:
+            accuracies = [record["val_accuracy"] for record in chosen]
+            label = f"proposed by {'chance' if proposer == 'random' else 'the surrogate'}" if legend else None
+            ax.scatter([record[x] for record in chosen], accuracies, 45, colour, marker=marker, zorder=3, label=label)
+
+
+def progress_figure(records):
+    """Each trial's validation accuracy and the best so far; failed trials are crosses at the bottom."""
+    figure = empty_figure(3.8)
+    ax = figure.subplots()
+    numbers = [record["trial"] for record in records]
+    ax.step(numbers, best_so_far(records), color=GREY, linewidth=2, where="post", label="best so far")
+    scatter_trials(ax, records, "trial")
+    failed = [record["trial"] for record in records if record["val_accuracy"] is None]
+    if failed:
+        bottom = ax.get_xaxis_transform()
+        ax.scatter(failed, [0.04] * len(failed), 45, BLACK, marker="x", transform=bottom, label="failed")
+    ax.margins(y=0.12)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="trial", ylabel=VAL_ACCURACY)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def hyperparameters_figure(records):
+    """Validation accuracy against each hyperparameter; a ring is around the best trial."""
+    figure = empty_figure(5.6)
+    axes = figure.subplots(2, 2, sharey=True)
+    best = best_first(records)[0]
+    for ax, name in zip(axes.flat, HYPERPARAMETERS):
+        scatter_trials(ax, records, name, legend=name == "units")
+        ring = {"facecolors": "none", "edgecolors": BLACK, "label": "best" if name == "units" else None}
+        ax.scatter(best[name], best["val_accuracy"], 150, zorder=4, **ring)
+        ax.set_xlabel({"units": "units of the dense layer", "learning_rate": "learning rate"}.get(name, name))
+        ax.margins(x=0.12, y=0.12)
+    axes[1, 0].set_xscale("log")
+    axes[1, 1].margins(x=0.4)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(VAL_ACCURACY)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def learning_curves_figure(records):
+    """Validation accuracy after each epoch, one line a trial; the best trial's is bold, its best epoch marked."""
+    figure = empty_figure(3.8)
+    ax = figure.subplots()
+    best = best_first(records)[0]
+    others = "other trials"
+    for record in records:
+        accuracies = record["curves"].get("val_accuracy", ())
+        epochs = range(1, len(accuracies) + 1)
+        if record is best:
+            mark = {"marker": "o", "markevery": [best["best_epoch"] - 1]}
+            label = f"trial {best['trial']}, the best: {best['val_accuracy']:.4f} in epoch {best['best_epoch']}"
+            ax.plot(epochs, accuracies, color=BLUE, linewidth=3, zorder=3, label=label, **mark)
+        else:
+            ax.plot(epochs, accuracies, color=GREY, linewidth=1, label=others)
+            others = None  # one entry of the legend for all
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="epoch", ylabel=VAL_ACCURACY)
+    figure.legend(loc="outside upper center", frameon=False)
+    return figure
+
+
+def confusion_matrix_figure(labels, probabilities):
+    """How many images of each class (row) were taken for which (column); the colour is the share of the row.
+
+    Args:
+        labels, probabilities: of shape (n,) and (n, 10).
+    """
+    counts = np.zeros((10, 10), int)
+    np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = empty_figure(5.6)
+    ax = figure.subplots()
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (true, predicted), count in np.ndenumerate(counts):
+        if count:
+            colour = "white" if shares[true, predicted] > 0.5 else "black"
+            ax.text(predicted, true, count, color=colour, ha="center", va="center", fontsize=10)
+    ax.set_xticks(range(10), common.CLASS_NAMES, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(10), common.CLASS_NAMES)
+    ax.set(xlabel="predicted class", ylabel="true class (number of images)")
+    return figure
+
+
+def mistakes_figure(images, labels, probabilities):
+    """The 25 wrong predictions that the model was surest of, each titled: true -> predicted, confidence.
+
+    Args:
+        images, labels, probabilities: of shape (n, 28, 28), (n,) and (n, 10).
+    """
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    surest = wrong[np.argsort(-confidence[wrong], kind="stable")][:25]
+    figure = empty_figure(8.4)
+    axes = figure.subplots(5, 5)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, i in zip(axes.flat, surest):
+        ax.imshow(images[i], cmap="gray_r", vmin=0, vmax=255)
+        true, taken_for = common.CLASS_NAMES[labels[i]], common.CLASS_NAMES[predicted[i]]
+        ax.set_title(f"{true}\n\N{RIGHTWARDS ARROW} {taken_for}\n{confidence[i]:.1%}", fontsize=9.5)
+    return figure
+
+
+def comparison_figure(summaries):
+    """The best validation accuracy so far of several searches, from the strategy's name to its summary."""
+    figure = empty_figure(3.8)
+    ax = figure.subplots()
+    styles = [{"color": BLUE, "linewidth": 4}, {"color": VERMILLION, "linewidth": 2, "linestyle": "--", "marker": "^"}]
+    for (strategy, summary), style in zip(summaries.items(), styles):
+        numbers = [record["trial"] for record in summary["trials"]]
+        ax.step(numbers, best_so_far(summary["trials"]), where="post", label=strategy, **style)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="trial", ylabel=f"best {VAL_ACCURACY} so far")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    return figure

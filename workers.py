@@ -1,0 +1,139 @@
+"""The processes of a parallel search.
+
+KerasTuner's distributed engine does the work: one chief serves the oracle over gRPC, any number of workers run the
+trials. KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT tell a process who it is.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import grpc
+
+VARIABLES = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
+PARENT_WATCH = "TUNING_WORKER_ENDS_WITH_STDIN"  # set for the workers that run_chief() starts
+
+
+class WorkerError(Exception):
+    """A worker and its chief can't work together; the text says why."""
+
+
+def is_chief():
+    """Whether this process is the chief of a parallel search."""
+    return "chief" in os.environ.get("KERASTUNER_TUNER_ID", "")
+
+
+def is_worker():
+    """Whether this process is a worker of a parallel search."""
+    return "KERASTUNER_TUNER_ID" in os.environ and not is_chief()
+
+
+def missing_variables():
+    """The names of KerasTuner's variables that are missing where some of them are set."""
+    missing = [name for name in VARIABLES if name not in os.environ]
+    return missing if len(missing) < len(VARIABLES) else []
+
+
+def chief_address():
+    """The chief's address, host:port."""
+    return f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
+
+
+def wait_for_chief(seconds=40):
+    """Makes a worker wait until its chief answers, but not for the hour that KerasTuner would.
+
+    Raises:
+        WorkerError: the chief did not answer for so many seconds.
+    """
+    if not is_worker():
+        return
+    with grpc.insecure_channel(chief_address()) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=seconds)
+        except grpc.FutureTimeoutError:
+            raise WorkerError(f"no chief answers at {chief_address()}: is it running, and can this machine reach it?")
+
+
+def end_with_parent():
+    """Ends a worker that run_chief() started as soon as the chief is gone, whatever ended it: its pipe to us closes."""
+    if PARENT_WATCH in os.environ:
+        threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
+
+
+class _LocalWorker:
+    """A worker on this machine; started again with the same name, it is given the trial that it left unfinished."""
+
+    def __init__(self, number, environment):
+        self.environment = os.environ | environment | {"KERASTUNER_TUNER_ID": f"tuner{number}", PARENT_WATCH: "1"}
+        self.starts = 0
+        self.start()
+
+    def start(self):
+        self.starts += 1
+        self.process = subprocess.Popen(
+            [sys.executable, *sys.argv],
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the chief; its end is theirs
+        )
+
+    def has_ended(self):
+        status = self.process.poll()
+        if status is not None and status < 0 and self.starts < 4:
+            print(f"A worker was killed by signal {-status}: its trial is run again", flush=True)
+            self.start()
+            return False
+        if status:
+            raise WorkerError(f"a worker ended with exit status {status}")
+        return status == 0
+
+
+def _start_workers(count, gpus):
+    """Starts workers that share the cores, or take one GPU each, and names this process their chief."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    os.environ |= {
+        "KERASTUNER_TUNER_ID": "chief", "KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port,
+    }
+    threads = str(max(1, len(os.sched_getaffinity(0)) // count))
+    share = {"TF_NUM_INTRAOP_THREADS": os.environ.get("TF_NUM_INTRAOP_THREADS", threads)}
+    return [
+        _LocalWorker(number, share | ({"CUDA_VISIBLE_DEVICES": str(number % gpus)} if gpus else {}))
+        for number in range(count)
+    ]
+
+
+def run_chief(oracle, count, gpus, serve):
+    """Serves the oracle until every trial has ended.
+
+    Args:
+        oracle: a ResumableOracle.
+        count: workers to start on this machine; none where this process was told by its environment to be a chief.
+        gpus: how many GPUs the workers share.
+        serve: starts KerasTuner's server; it would return up to 20 seconds after the last trial.
+
+    Raises:
+        WorkerError: a worker can't do its work, or the port is taken.
+    """
+    local = [] if is_chief() else _start_workers(count, gpus)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((os.environ["KERASTUNER_ORACLE_IP"], int(os.environ["KERASTUNER_ORACLE_PORT"])))
+        except (OSError, ValueError, OverflowError) as error:
+            raise WorkerError(f"the chief can't listen at {chief_address()} ({error})")
+    threading.Thread(target=serve, daemon=True).start()
+    if local:
+        while not all([worker.has_ended() for worker in local]):
+            time.sleep(0.2)
+        return
+    while not oracle.all_handed_out or oracle.ongoing_trials:
+        time.sleep(0.2)
+    farewell = time.monotonic() + 5
+    while oracle.tuner_ids and time.monotonic() < farewell:  # let the other workers hear that there is no more to do
+        time.sleep(0.2)
