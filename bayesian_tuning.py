@@ -10,14 +10,15 @@ import keras_tuner as kt
 import numpy as np
 
 import results
+import search
 
 
-class BayesianOptimization(common.ResumableOracle, kt.oracles.BayesianOptimizationOracle):
-    """Fits a Gaussian process to the results and tries what it deems best; in kt.Tuner, this is kt.BayesianOptimization."""
+class BayesianOptimization(search.ResumableOracle, kt.oracles.BayesianOptimizationOracle):
+    """Fits a Gaussian process to the results and tries what it deems best; in a kt.Tuner, kt.BayesianOptimization."""
 
     def populate_space(self, trial_id):
-        # KerasTuner does not store the state of this sampler: seeded anew for each trial, a resumed search goes on alike.
-        self._random_state = np.random.RandomState(common.trial_seed(self.seed, trial_id))
+        # KerasTuner doesn't store this sampler's state: seeded for each trial, a resumed search proposes the same.
+        self._random_state = np.random.RandomState(search.trial_seed(self.seed, trial_id))
         return super().populate_space(trial_id)
 
 
@@ -27,18 +28,18 @@ def main():
     parser.add_argument("--initial-points", type=common.whole_number(1), default=4, metavar="N",
                         help="random trials before the Gaussian process proposes (4)")
     settings = parser.parse_args()
-    common.open_project(settings, "fashion_mnist_cnn_bayesian_optimization")
+    search.open_project(settings, "fashion_mnist_cnn_bayesian_optimization")
     train, validation = common.load_train_data(settings.train_images)
 
     oracle = BayesianOptimization(
         objective="val_accuracy",
         max_trials=settings.max_trials,
-        # KerasTuner's default, three times the number of hyperparameters, is 12: in 10 trials it would never be Bayesian.
+        # KerasTuner's default, 3 for each hyperparameter, is 12: of 10 trials, not one would be Bayesian.
         num_initial_points=settings.initial_points,
         seed=settings.seed,
         hyperparameters=common.search_space(),
     )
-    tuner = common.Tuner(oracle, common.CNN(settings), settings)
+    tuner = search.Tuner(oracle, common.CNN(settings), settings)
     tuner.search(*train, validation_data=validation)
 
     results.report(tuner, *common.load_test_data())

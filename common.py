@@ -1,21 +1,17 @@
-"""What both tuning scripts share, in the order in which data flow: settings, data, model, training, search.
+"""What both tuning scripts share, in the order in which data flow: settings, data, model, training.
 
-What a finished search leaves behind is made in results.py; the processes of a parallel search live in workers.py.
+It goes on in search.py (how a search is run and resumed) and results.py (what it leaves behind).
 """
 
 import argparse
 import contextlib
-import errno
 import functools
 import gzip
 import hashlib
-import json
 import math
 import os
-import shutil
 import signal
 import sys
-import textwrap
 import time
 import zlib
 from pathlib import Path
@@ -54,8 +50,6 @@ with _stderr_off():
     import numpy as np
     import tensorflow as tf
 
-import filelock
-
 import workers
 
 # Same seed, same result, digit for digit. On the CPU it costs nothing (18.9 against 19.3 ms a step).
@@ -77,7 +71,7 @@ class SearchFailed(Exception):
 
 
 def command(main):
-    """Decorates a script's main(): whatever a user can cause ends in one line and an exit status, not in a traceback."""
+    """Decorates a script's main(): what a user can cause ends in one line and an exit status, never in a traceback."""
 
     @functools.wraps(main)
     def run():
@@ -277,7 +271,8 @@ def build_model(hp, precision):
 def add_mirror_view(model, name):
     """Wraps a trained model so that it averages its probabilities for an image and for the mirror image."""
     images = keras.Input((28, 28))
-    views = [model(images), model(keras.ops.flip(images, axis=2))]
+    network = keras.Sequential(model.layers)  # without the optimizer of its training
+    views = [network(images), network(keras.ops.flip(images, axis=2))]
     averaged = keras.Model(images, keras.layers.Average(dtype="float32")(views), name=name)
     averaged.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     return averaged
@@ -316,304 +311,3 @@ class CNN(kt.HyperModel):
             callbacks=[*callbacks, keras.callbacks.EarlyStopping("val_accuracy", patience=self.settings.patience)],
             **kwargs,
         )
-
-
-# --- Search -----------------------------------------------------------------------------------------------------------
-
-
-def write_json(path, content):
-    """Writes a JSON file that is at every instant the old one or the new one, whole, power cuts included."""
-    draft = path.with_suffix(".tmp")
-    with open(draft, "w") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-
-
-def read_json(path):
-    """Reads a JSON object; an empty one where the file is missing or damaged."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def check_settings(settings):
-    """Refuses to go on with a search that was begun with other settings; stores those of a new one.
-
-    `--precision auto` takes up the precision that the search was begun with.
-    """
-    path = settings.project / "settings.json"
-    stored = read_json(path)
-    if settings.precision == "auto":
-        settings.precision = stored.get("precision") or fastest_precision()
-    names = ("epochs", "batch_size", "patience", "seed", "precision", "train_images", "initial_points")
-    asked = {name: getattr(settings, name) for name in names if hasattr(settings, name)}
-    asked |= {f"search space of {hp.name}": str(hp) for hp in search_space().space}
-    differences = [f"{name} was {stored.get(name)}, now {asked[name]}" for name in asked if stored.get(name) != asked[name]]
-    if stored and differences:
-        raise BadInput(
-            f"{settings.project} holds a search with other settings ({'; '.join(differences)}): "
-            "--overwrite begins anew, another --results-dir keeps both"
-        )
-    if path.exists() and not stored:
-        print(f"{path} can't be read: left out, the settings of this command hold")
-    if not workers.is_worker():
-        write_json(path, asked)
-
-
-def open_project(settings, name):
-    """Settles what this process works on: sets the project (its folder) and the precision in `settings`.
-
-    The folder is this process' own until it ends. A worker leaves that, and the files in it, to its chief.
-
-    Raises:
-        BadInput: the folder can't be written, is in use, or holds a search with other settings.
-    """
-    settings.project = settings.results_dir / name
-    if missing := workers.missing_variables():
-        raise BadInput(f"a parallel search needs {', '.join(missing)} in the environment as well")
-    if workers.is_worker():
-        workers.end_with_parent()
-        workers.wait_for_chief()
-    else:
-        holder = settings.results_dir / f"{name}.pid"
-        settings.lock = filelock.FileLock(settings.results_dir / f"{name}.lock", blocking=False)
-        try:
-            settings.results_dir.mkdir(parents=True, exist_ok=True)
-            settings.lock.acquire()
-            holder.write_text(str(os.getpid()))
-            if settings.overwrite and settings.project.exists():
-                shutil.rmtree(settings.project)
-            settings.project.mkdir(exist_ok=True)
-        except filelock.Timeout:
-            raise BadInput(
-                f"process {holder.read_text()} is at work on {settings.project}: let it end, or take another --results-dir"
-            )
-        except OSError as error:
-            if error.errno in NO_ROOM:
-                raise
-            raise BadInput(f"--results-dir {settings.results_dir}: can't be written ({error.strerror})")
-    check_settings(settings)
-
-
-class Stopwatch:
-    """Counts the seconds worked on a search, over all its runs but not between them."""
-
-    def __init__(self, path):
-        self.path = path
-        self.before = read_json(path).get("seconds", 0.0)
-        self.running = False  # until a trial begins: to look at a finished search is no work on it
-
-    def seconds(self):
-        return self.before + (time.monotonic() - STARTED if self.running else 0.0)
-
-    def save(self):
-        if self.running:
-            write_json(self.path, {"seconds": self.seconds()})
-
-
-def duration(seconds):
-    """Seconds as people say them: 0h 12m 03s."""
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}h {minutes % 60:02d}m {seconds:02d}s"
-
-
-def describe(hp):
-    """The hyperparameters of a trial in one line."""
-    values = hp.values
-    return (
-        f"units {values['units']}, dropout {values['dropout']:.1f}, "
-        f"learning rate {values['learning_rate']:.3g}, {values['optimizer']}"
-    )
-
-
-def learning_curves(trial):
-    """What was measured in each epoch of a trial: a dictionary from the metric's name to a list of floats."""
-    return {name: [float(each.mean()) for each in trial.metrics.get_history(name)] for name in trial.metrics.metrics}
-
-
-def seconds_trained(trial):
-    """Seconds that a trial has spent in fit, its validation included."""
-    return sum(learning_curves(trial).get("seconds", ()))
-
-
-def trial_seed(seed, trial_id):
-    """A seed for each trial of a search, the same whatever ran before it in the same process."""
-    return int(np.random.SeedSequence([seed, int(trial_id)]).generate_state(1)[0])
-
-
-class ResumableOracle(kt.Oracle):
-    """Makes an oracle of KerasTuner resumable and lets it report: inherit from this class first, then from the oracle.
-
-    What a trial tries depends on the seed, the trial's number and the results before it, never on what else happened
-    in this process. So the trials' own files, written by KerasTuner, are the whole state of a search.
-    """
-
-    stopwatch = None
-    all_handed_out = False
-
-    def populate_space(self, trial_id):
-        # The seeds that KerasTuner itself would count up to, one for each hyperparameter of each trial.
-        self._seed_state = self.seed + int(trial_id) * len(self.hyperparameters.space)
-        return super().populate_space(trial_id)
-
-    def is_random(self, trial):
-        """Whether the trial's hyperparameters were drawn at random, rather than proposed by a model of the results."""
-        first_seed = self.seed + int(trial.trial_id) * len(self.hyperparameters.space)
-        return trial.hyperparameters.values == {
-            hp.name: hp.random_sample(first_seed + i) for i, hp in enumerate(self.hyperparameters.space)
-        }
-
-    def restore(self, project):
-        """Takes up a stored search from its trials' files; what is damaged is named and will be trained again.
-
-        Args:
-            project: the folder of the search, a Path.
-        """
-        self.project = project
-        self.verbose = 0  # KerasTuner shows the trials its own way
-        self.stopwatch = Stopwatch(project / "elapsed.json")
-        ended = {}
-        for path in project.glob("trial_*/trial.json"):
-            try:
-                trial = kt.engine.trial.Trial.load(str(path))
-                number = int(trial.trial_id)
-            except Exception:  # whatever a damaged file makes of its reader
-                print(f"{path} is damaged: left out, its trial is trained again")
-                continue
-            if trial.status in ("COMPLETED", "FAILED"):
-                ended[number] = trial
-        for number in range(max(ended, default=-1) + 1):
-            trial = ended.get(number)
-            if trial is None:
-                trial_id = f"{number:0{len(str(self.max_trials))}d}"
-                space = self.get_space()
-                space.values = self.populate_space(trial_id)["values"]
-                trial = kt.engine.trial.Trial(space, trial_id, status="INVALID")
-                self._retry_queue.insert(0, trial_id)  # KerasTuner takes from the end
-            self.trials[trial.trial_id] = trial
-            self._record_values(trial)
-            if trial.status != "INVALID":
-                self.end_order.append(trial.trial_id)
-
-    @kt.synchronized
-    def create_trial(self, tuner_id):
-        trial = super().create_trial(tuner_id)
-        if trial.status == "RUNNING":
-            trial.metrics = type(trial.metrics)()  # a worker that was killed may have left some
-            self.stopwatch.running = True
-            print(f"\nTrial {int(trial.trial_id) + 1} of {self.max_trials}: {describe(trial.hyperparameters)}", flush=True)
-        self.all_handed_out = trial.status == "STOPPED"
-        return trial
-
-    @kt.synchronized
-    def update_trial(self, trial_id, metrics, step=0):
-        trial = super().update_trial(trial_id, metrics, step)
-        self.stopwatch.save()
-        if workers.is_chief():  # else Keras shows each epoch
-            print(
-                f"Trial {int(trial_id) + 1}, epoch {step + 1}: val_accuracy {metrics['val_accuracy']:.4f}, "
-                f"{metrics['seconds']:.1f} s",
-                flush=True,
-            )
-        return trial
-
-    @kt.synchronized
-    def end_trial(self, trial):
-        # On their way from a worker, floats are rounded to 32 bits and messages are lost.
-        trial.hyperparameters = self.trials[trial.trial_id].hyperparameters
-        folder = self.project / f"trial_{trial.trial_id}"
-        if trial.status != "COMPLETED":
-            trial.message = (folder / "failure.txt").read_text()
-        super().end_trial(trial)
-        with open(folder / "trial.json") as file:
-            os.fsync(file.fileno())
-        self.report_progress(self.trials[trial.trial_id])
-
-    def report_progress(self, trial):
-        """Says how a trial ended, which is the best so far, and how long the rest may take."""
-        name = f"Trial {int(trial.trial_id) + 1} of {self.max_trials}"
-        if trial.status == "COMPLETED":
-            outcome = f"val_accuracy {trial.score:.4f} in epoch {trial.best_step + 1}"
-        else:
-            outcome = f"failed: {trial.message}"
-        print(f"{name}: {outcome}, {duration(seconds_trained(trial))}")
-        best = self.get_best_trials(1)[0]
-        if best.status == "COMPLETED":
-            print(f"Best so far: {best.score:.4f}, trial {int(best.trial_id) + 1} ({describe(best.hyperparameters)})")
-        ended = [each for each in self.trials.values() if each.status in ("COMPLETED", "FAILED")]
-        left = self.max_trials - len(ended)
-        seconds = sum(map(seconds_trained, ended)) / len(ended) * left / max(1, len(self.ongoing_trials))
-        if left:
-            print(f"Left: {left} trials, about {duration(seconds)}", flush=True)
-
-    def save(self):
-        """Writes nothing: the trials' own files are the whole state."""
-
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def is_storage_error(error):
-    """Whether an exception is about files or the terminal; TensorFlow reports these as errors of its own."""
-    return isinstance(error, OSError) or any(os.strerror(code) in str(error) for code in (*NO_ROOM, errno.EROFS, errno.EIO))
-
-
-class Tuner(kt.Tuner):
-    """KerasTuner's tuner with trials that can be repeated and failures that are told apart.
-
-    Args:
-        oracle: a ResumableOracle.
-        hypermodel: a kt.HyperModel.
-        settings: the parsed options, after open_project().
-    """
-
-    def __init__(self, oracle, hypermodel, settings):
-        self.settings = settings
-        super().__init__(oracle, hypermodel, directory=settings.results_dir, project_name=settings.project.name)
-        if not workers.is_worker():
-            oracle.restore(settings.project)
-
-    def search(self, *args, **kwargs):
-        """Runs the trials that are left; takes the arguments of keras.Model.fit that a trial needs."""
-        if self.settings.tensorboard:  # KerasTuner gives each trial a folder and adds its hyperparameters
-            kwargs["callbacks"] = [keras.callbacks.TensorBoard(self.settings.project / "tensorboard")]
-        oracle = self.oracle
-        if workers.is_worker():
-            super().search(*args, **kwargs)
-            sys.exit()  # the rest is its chief's
-        elif self.settings.workers == 1 and not workers.is_chief():
-            super().search(*args, **kwargs)
-        elif len(oracle.end_order) < self.settings.max_trials:
-            gpus = len(tf.config.list_physical_devices("GPU"))
-            workers.run_chief(oracle, self.settings.workers, gpus, super().search)
-
-    def run_trial(self, trial, *args, **kwargs):
-        keras.utils.set_random_seed(trial_seed(self.settings.seed, trial.trial_id))
-        try:
-            return super().run_trial(trial, *args, **kwargs)
-        except Exception as error:
-            reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
-            if is_storage_error(error):  # not the trial's fault: end the search, keep the trial for the next run
-                raise kt.errors.FatalRuntimeError(reason) from error
-            Path(self.get_trial_dir(trial.trial_id), "failure.txt").write_text(reason)
-            raise
-
-    def pre_create_trial(self):
-        workers.wait_for_chief()
-
-    def on_epoch_begin(self, trial, model, epoch, logs=None):
-        self.epoch_started = time.monotonic()
-
-    def on_epoch_end(self, trial, model, epoch, logs=None):
-        if not np.isfinite(logs["loss"]):
-            raise kt.errors.FailedTrialError(f"the loss was {logs['loss']} in epoch {epoch + 1}")
-        workers.wait_for_chief()
-        # KerasTuner itself would keep the best epoch only.
-        self.oracle.update_trial(trial.trial_id, logs | {"seconds": time.monotonic() - self.epoch_started}, step=epoch)
-
-    def save(self):
-        """Writes nothing: the trials' own files are the whole state."""

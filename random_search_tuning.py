@@ -9,16 +9,17 @@ import common  # first: it sets up TensorFlow before anything else imports it
 import keras_tuner as kt
 
 import results
+import search
 
 
-class RandomSearch(common.ResumableOracle, kt.oracles.RandomSearchOracle):
-    """Draws each trial's hyperparameters at random; with kt.Tuner around it, this is kt.RandomSearch."""
+class RandomSearch(search.ResumableOracle, kt.oracles.RandomSearchOracle):
+    """Draws each trial's hyperparameters at random; in a kt.Tuner, kt.RandomSearch."""
 
 
 @common.command
 def main():
     settings = common.argument_parser(__doc__).parse_args()
-    common.open_project(settings, "fashion_mnist_cnn_random_search")
+    search.open_project(settings, "fashion_mnist_cnn_random_search")
     train, validation = common.load_train_data(settings.train_images)
 
     oracle = RandomSearch(
@@ -27,7 +28,7 @@ def main():
         seed=settings.seed,
         hyperparameters=common.search_space(),
     )
-    tuner = common.Tuner(oracle, common.CNN(settings), settings)
+    tuner = search.Tuner(oracle, common.CNN(settings), settings)
     tuner.search(*train, validation_data=validation)
 
     results.report(tuner, *common.load_test_data())

@@ -3,12 +3,12 @@
 All of it is made from the trials' files and the test images, so a second run of a finished search makes it all again.
 """
 
-import contextlib
 import csv
 import os
 import platform
-import warnings
 from pathlib import Path
+
+import common  # first: it sets up TensorFlow before anything else imports it
 
 import keras
 import keras_tuner as kt
@@ -17,7 +17,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-import common
+import search
 
 STRATEGIES = {  # by the name of the search's folder
     "fashion_mnist_cnn_random_search": "random search",
@@ -26,27 +26,19 @@ STRATEGIES = {  # by the name of the search's folder
 HYPERPARAMETERS = ("units", "dropout", "learning_rate", "optimizer")
 
 
-class CheckpointLost(Exception):
-    """The weights of a trial can't be read any more: it has to be trained again."""
-
-
 def report(tuner, images, labels):
     """Writes all files of a finished search, prints its tables and, last, its result.
 
     Args:
-        tuner: a common.Tuner whose search has ended.
+        tuner: a search.Tuner whose search has ended.
         images, labels: those to test on, of shape (n, 28, 28), values 0 to 255, and (n,).
 
     Raises:
-        common.SearchFailed: not one trial was completed.
-        CheckpointLost: nothing is written yet; the best trial has to be trained again.
+        common.SearchFailed: no trial was completed.
     """
     project = tuner.settings.project
+    model = tuner.best_model()
     records = trial_records(tuner)
-    best = tuner.oracle.get_best_trials(1)[0]
-    if best.status != "COMPLETED":  # KerasTuner falls back on those
-        raise common.SearchFailed(f"all trials failed, the last one with {records[-1]['message']}")
-    model = best_model(tuner, best)
     probabilities = model.predict(images, batch_size=1000, verbose=0)
     write_csv(project / "trials.csv", records)
     for name, figure in {
@@ -60,70 +52,14 @@ def report(tuner, images, labels):
 
     tuner.oracle.stopwatch.save()
     summary = summarize(tuner, records, labels, probabilities)
-    common.write_json(project / "summary.json", summary)
+    search.write_json(project / "summary.json", summary)
     print(f"\n{trials_table(records)}")
     compare(project, summary)
-    print(f"\nModel, tables and pictures are in {printable(project)}")
+    print(f"\nModel, tables and pictures are in {search.printable(project)}")
     print(f"\n{result_lines(summary)}", flush=True)
 
 
-# --- Best model -------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def whole_file(path):
-    """Yields where to write a file that takes its place at `path` only once it is whole."""
-    draft = path.with_stem(f"{path.stem}_draft")
-    yield draft
-    os.replace(draft, path)
-
-
-def best_model(tuner, trial):
-    """Takes best_model.keras from the search's folder, or makes it there from the trial's checkpoint.
-
-    It computes in float32, for any machine, and takes raw images of shape (n, 28, 28), values 0 to 255.
-
-    Args:
-        tuner: a common.Tuner.
-        trial: the best of its trials.
-
-    Returns:
-        A compiled keras.Model, named after the trial.
-
-    Raises:
-        CheckpointLost: neither the model nor the trial's checkpoint can be read.
-    """
-    path, name = tuner.settings.project / "best_model.keras", f"trial_{int(trial.trial_id) + 1}"
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-        if path.exists():
-            try:
-                model = keras.models.load_model(path)
-            except Exception:  # whatever a damaged file makes of its reader
-                print(f"{printable(path)} can't be read: made again from the trial's checkpoint")
-            else:
-                if model.name == name:
-                    return model
-        model = common.build_model(trial.hyperparameters, "float32")
-        checkpoint = tuner.settings.project / f"trial_{trial.trial_id}" / "checkpoint.weights.h5"
-        try:
-            model.load_weights(checkpoint)
-        except Exception as error:
-            raise CheckpointLost(f"{printable(checkpoint)} is missing or damaged") from error
-    # Keras warns whoever loads a compiled model whose optimizer has no state: so none inside, and a fresh one outside.
-    model = common.add_mirror_view(keras.Sequential(model.layers), name)
-    model.optimizer.build(model.trainable_variables)
-    with whole_file(path) as draft:
-        model.save(draft)
-    return model
-
-
 # --- Tables -----------------------------------------------------------------------------------------------------------
-
-
-def printable(text):
-    """The text with a question mark for each character that a terminal would obey instead of show."""
-    return "".join(character if character.isprintable() else "?" for character in str(text))
 
 
 def trial_records(tuner):
@@ -137,7 +73,7 @@ def trial_records(tuner):
 
 def trial_record(oracle, trial):
     """One ended trial as a dictionary of plain values; see trial_records()."""
-    values, curves = trial.hyperparameters.values, common.learning_curves(trial)
+    values, curves = trial.hyperparameters.values, search.learning_curves(trial)
     completed = trial.status == "COMPLETED"
     return {
         "trial": int(trial.trial_id) + 1,
@@ -148,8 +84,8 @@ def trial_record(oracle, trial):
         "best_epoch": trial.best_step + 1 if completed else None,
         "epochs": len(curves.get("val_accuracy", ())),
         "val_accuracy": trial.score if completed else None,
-        "seconds": common.seconds_trained(trial),
-        "message": None if completed else printable(trial.message),
+        "seconds": search.seconds_trained(trial),
+        "message": None if completed else search.printable(trial.message),
         "curves": curves,
     }
 
@@ -162,7 +98,7 @@ def best_first(records):
 def write_csv(path, records):
     """Writes records with all their digits, without the learning curves, best first."""
     columns = [name for name in records[0] if name != "curves"]
-    with whole_file(path) as draft, open(draft, "w", newline="", encoding="utf-8") as file:
+    with search.whole_file(path) as draft, open(draft, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(best_first(records))
@@ -170,7 +106,7 @@ def write_csv(path, records):
 
 def aligned(rows):
     """Rows of cells as lines of text: the first column aligned to the left, the others to the right."""
-    rows = [[printable(cell) for cell in row] for row in rows]
+    rows = [[search.printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows)]
     return [
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
@@ -192,7 +128,7 @@ def trials_table(records):
             record["optimizer"],
             f"{record['best_epoch'] if completed else '-'} of {record['epochs']}",
             f"{record['val_accuracy']:.4f}" if completed else "failed",
-            common.duration(record["seconds"]),
+            search.duration(record["seconds"]),
         ])
     if any(record["proposed_by"] == "surrogate" for record in records):
         for row, proposer in zip(rows, ["proposed by", *(record["proposed_by"] for record in best_first(records))]):
@@ -218,7 +154,7 @@ def summarize(tuner, records, labels, probabilities):
     """Everything about a finished search in one dictionary, as summary.json holds it.
 
     Args:
-        tuner: a common.Tuner.
+        tuner: a search.Tuner.
         records: its trial_records().
         labels, probabilities: of the test images, of shape (n,), and as predicted by the best model, of shape (n, 10).
     """
@@ -228,7 +164,7 @@ def summarize(tuner, records, labels, probabilities):
         "strategy": STRATEGIES.get(tuner.settings.project.name, tuner.settings.project.name),
         "seed": tuner.settings.seed,
         "precision": tuner.settings.precision,
-        "settings": common.read_json(tuner.settings.project / "settings.json"),
+        "settings": search.read_json(tuner.settings.project / "settings.json"),
         "versions": {
             "python": platform.python_version(),
             **{module.__name__: module.__version__ for module in (tf, keras, kt, np)},
@@ -260,7 +196,7 @@ def result_lines(summary):
         f"  optimizer: {optimizer}",
         f"Best validation accuracy: {best['val_accuracy']:.4f} (trial {best['trial']} of {len(summary['trials'])})",
         f"Test accuracy: {best['test_accuracy']:.4f}",
-        f"Total elapsed time: {common.duration(summary['elapsed_seconds'])}",
+        f"Total elapsed time: {search.duration(summary['elapsed_seconds'])}",
     ])
 
 
@@ -282,7 +218,7 @@ def compare(project, summary):
 def stored_summary(project):
     """The summary of another search; None where it is missing, damaged, or not one of ours."""
     try:
-        summary = common.read_json(project / "summary.json")
+        summary = search.read_json(project / "summary.json")
         comparison_table({project.name: summary})
         comparison_figure({project.name: summary})
     except Exception:  # whatever a damaged or foreign file makes of its reader
@@ -306,7 +242,7 @@ def comparison_table(summaries):
             f"{summary['best']['hyperparameters']['learning_rate']:.3g}",
             summary["best"]["hyperparameters"]["optimizer"],
             f"{summary['best']['trial']:d} of {len(summary['trials'])}",
-            common.duration(summary["elapsed_seconds"]),
+            search.duration(summary["elapsed_seconds"]),
         ]
         for strategy, summary in summaries.items()
     ]
@@ -319,7 +255,7 @@ def comparison_table(summaries):
         if name != "initial_points" and any(each.get(name) != settings[0].get(name) for each in settings)
     ]
     if differences:
-        lines.append(printable(f"The settings differ: {'; '.join(differences)}"))
+        lines.append(search.printable(f"The settings differ: {'; '.join(differences)}"))
     return "\n".join(lines)
 
 
@@ -338,7 +274,7 @@ def empty_figure(height):
 
 def save_figure(path, figure):
     """Writes a figure as a PNG file."""
-    with whole_file(path) as draft:
+    with search.whole_file(path) as draft:
         figure.savefig(draft)
 
 

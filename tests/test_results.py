@@ -16,6 +16,7 @@ from PIL import Image
 
 import random_search_tuning
 import results
+import search
 
 PICTURES = ("progress", "hyperparameters", "learning_curves", "confusion_matrix", "mistakes")
 
@@ -79,11 +80,11 @@ def open_tuner(results_dir):
     settings = common.argument_parser("").parse_args(arguments)
     settings.project = results_dir / "fashion_mnist_cnn_random_search"
     settings.project.mkdir(parents=True, exist_ok=True)
-    common.check_settings(settings)
+    search.check_settings(settings)
     oracle = random_search_tuning.RandomSearch(
         objective="val_accuracy", max_trials=2, seed=1, hyperparameters=common.search_space()
     )
-    return common.Tuner(oracle, FirstTrialOnly(settings), settings)
+    return search.Tuner(oracle, FirstTrialOnly(settings), settings)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,7 @@ def test_report_writes_every_file_and_ends_with_the_result(tuner, test_data, cap
         r"  units: \d+\n  dropout: 0\.\d\n  learning_rate: 0\.0\d+\n  optimizer: (adam|rmsprop)\n"
         rf"Best validation accuracy: {stored['best']['val_accuracy']:.4f} \(trial 1 of 2\)\n"
         rf"Test accuracy: {stored['best']['test_accuracy']:.4f}\n"
-        rf"Total elapsed time: {common.duration(stored['elapsed_seconds'])}\n$",
+        rf"Total elapsed time: {search.duration(stored['elapsed_seconds'])}\n$",
         output,
     )
     assert str(project) in output
@@ -257,7 +258,7 @@ def folders(results_dir):
 def test_the_other_strategy_s_result_is_shown_and_drawn_whichever_was_first(tmp_path, capsys):
     random, bayesian = folders(tmp_path)
     for mine, other in ((random, bayesian), (bayesian, random)):
-        common.write_json(other / "summary.json", summary())
+        search.write_json(other / "summary.json", summary())
         results.compare(mine, summary())
         assert capsys.readouterr().out.splitlines()[1].split("  ")[-2:] == ["random search", "Bayesian optimization"]
         (other / "summary.json").unlink()

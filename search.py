@@ -1,0 +1,383 @@
+"""How a search is run, stored and resumed: its folder, its oracle, its tuner."""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import sys
+import textwrap
+import time
+import warnings
+from pathlib import Path
+
+import common  # first: it sets up TensorFlow before anything else imports it
+
+import filelock
+import keras
+import keras_tuner as kt
+import numpy as np
+import tensorflow as tf
+
+import workers
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_storage_error(error):
+    """Whether an exception is about files or the terminal; TensorFlow has errors of its own for these."""
+    reasons = [os.strerror(code) for code in (*NO_ROOM, errno.EROFS, errno.EIO)]
+    return isinstance(error, OSError) or any(reason in str(error) for reason in reasons)
+
+
+@contextlib.contextmanager
+def whole_file(path):
+    """Yields where to write a file that takes its place at `path` only once it is whole and on the disk."""
+    draft = path.with_stem(f"{path.stem}_draft")
+    yield draft
+    with open(draft, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def write_json(path, content):
+    """Writes a JSON file that is at every instant the old one or the new one, power cuts included."""
+    with whole_file(path) as draft:
+        draft.write_text(json.dumps(content, indent=1))
+
+
+def read_json(path):
+    """Reads a JSON object; an empty one where the file is missing or damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def check_settings(settings):
+    """Refuses to go on with a search that was begun with other settings; stores those of a new one.
+
+    `--precision auto` takes up the precision that the search was begun with.
+    """
+    path = settings.project / "settings.json"
+    stored = read_json(path)
+    if settings.precision == "auto":
+        settings.precision = stored.get("precision") or common.fastest_precision()
+    names = ("epochs", "batch_size", "patience", "seed", "precision", "train_images", "initial_points")
+    asked = {name: getattr(settings, name) for name in names if hasattr(settings, name)}
+    asked |= {f"search space of {hp.name}": str(hp) for hp in common.search_space().space}
+    differences = [name for name in asked if stored.get(name) != asked[name]]
+    if stored and differences:
+        changes = "; ".join(f"{name} was {stored.get(name)}, now {asked[name]}" for name in differences)
+        raise common.BadInput(
+            f"{settings.project} holds a search with other settings ({changes}): "
+            "--overwrite begins anew, another --results-dir keeps both"
+        )
+    if path.exists() and not stored:
+        print(f"{path} can't be read: left out, the settings of this command hold")
+    if not workers.is_worker():
+        write_json(path, asked)
+
+
+def open_project(settings, name):
+    """Settles what this process works on: sets the project (its folder) and the precision in `settings`.
+
+    The folder is this process' own until it ends. A worker leaves that, and the files in it, to its chief.
+
+    Raises:
+        BadInput: the folder can't be written, is in use, or holds a search with other settings.
+    """
+    settings.project = settings.results_dir / name
+    if missing := workers.missing_variables():
+        raise common.BadInput(f"a parallel search needs {', '.join(missing)} in the environment as well")
+    if workers.is_worker():
+        workers.end_with_parent()
+        workers.wait_for_chief()
+    else:
+        holder = settings.results_dir / f"{name}.pid"
+        settings.lock = filelock.FileLock(settings.results_dir / f"{name}.lock", blocking=False)
+        try:
+            settings.results_dir.mkdir(parents=True, exist_ok=True)
+            settings.lock.acquire()
+            holder.write_text(str(os.getpid()))
+            if settings.overwrite and settings.project.exists():
+                shutil.rmtree(settings.project)
+            settings.project.mkdir(exist_ok=True)
+        except filelock.Timeout:
+            raise common.BadInput(
+                f"process {holder.read_text()} is at work on {settings.project}: "
+                "let it end, or take another --results-dir"
+            )
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise
+            raise common.BadInput(f"--results-dir {settings.results_dir}: can't be written ({error.strerror})")
+    check_settings(settings)
+
+
+class Stopwatch:
+    """Counts the seconds worked on a search, over all its runs but not between them."""
+
+    def __init__(self, path):
+        self.path = path
+        self.before = read_json(path).get("seconds", 0.0)
+        self.running = False  # until a trial begins: to look at a finished search is no work on it
+
+    def seconds(self):
+        return self.before + (time.monotonic() - common.STARTED if self.running else 0.0)
+
+    def save(self):
+        if self.running:
+            write_json(self.path, {"seconds": self.seconds()})
+
+
+def duration(seconds):
+    """Seconds as people say them: 0h 12m 03s."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}h {minutes % 60:02d}m {seconds:02d}s"
+
+
+def printable(text):
+    """The text with a question mark for each character that a terminal would obey instead of show."""
+    return "".join(character if character.isprintable() else "?" for character in str(text))
+
+
+def describe(hp):
+    """The hyperparameters of a trial in one line."""
+    values = hp.values
+    return (
+        f"units {values['units']}, dropout {values['dropout']:.1f}, "
+        f"learning rate {values['learning_rate']:.3g}, {values['optimizer']}"
+    )
+
+
+def learning_curves(trial):
+    """What was measured in each epoch of a trial: a dictionary from the metric's name to a list of floats."""
+    return {name: [float(each.mean()) for each in trial.metrics.get_history(name)] for name in trial.metrics.metrics}
+
+
+def seconds_trained(trial):
+    """Seconds that a trial has spent in fit, its validation included."""
+    return sum(learning_curves(trial).get("seconds", ()))
+
+
+def trial_seed(seed, trial_id):
+    """A seed for each trial of a search, the same whatever ran before it in the same process."""
+    return int(np.random.SeedSequence([seed, int(trial_id)]).generate_state(1)[0])
+
+
+class ResumableOracle(kt.Oracle):
+    """Makes an oracle of KerasTuner resumable and lets it report: inherit from this class first, then from the oracle.
+
+    What a trial tries depends on the seed, the trial's number and the results before it, never on what else happened
+    in this process. So the trials' own files, written by KerasTuner, are the whole state of a search.
+    """
+
+    stopwatch = None
+    all_handed_out = False
+
+    def populate_space(self, trial_id):
+        # The seeds that KerasTuner itself would count up to, one for each hyperparameter of each trial.
+        self._seed_state = self.seed + int(trial_id) * len(self.hyperparameters.space)
+        return super().populate_space(trial_id)
+
+    def is_random(self, trial):
+        """Whether the trial's hyperparameters were drawn at random, rather than proposed by a model of the results."""
+        first_seed = self.seed + int(trial.trial_id) * len(self.hyperparameters.space)
+        return trial.hyperparameters.values == {
+            hp.name: hp.random_sample(first_seed + i) for i, hp in enumerate(self.hyperparameters.space)
+        }
+
+    def restore(self, project):
+        """Takes up a stored search from its trials' files; what is damaged is named and will be trained again.
+
+        Args:
+            project: the folder of the search, a Path.
+        """
+        self.project = project
+        self.verbose = 0  # KerasTuner shows the trials its own way
+        self.stopwatch = Stopwatch(project / "elapsed.json")
+        ended = {}
+        for path in project.glob("trial_*/trial.json"):
+            try:
+                trial = kt.engine.trial.Trial.load(str(path))
+                number = int(trial.trial_id)
+            except Exception:  # whatever a damaged file makes of its reader
+                print(f"{path} is damaged: left out, its trial is trained again")
+                continue
+            if trial.status in ("COMPLETED", "FAILED"):
+                ended[number] = trial
+        for number in range(max(ended, default=-1) + 1):
+            trial = ended.get(number)
+            if trial is None:
+                trial_id = f"{number:0{len(str(self.max_trials))}d}"
+                space = self.get_space()
+                space.values = self.populate_space(trial_id)["values"]
+                trial = kt.engine.trial.Trial(space, trial_id, status="INVALID")
+                self._retry_queue.insert(0, trial_id)  # KerasTuner takes from the end
+            self.trials[trial.trial_id] = trial
+            self._record_values(trial)
+            if trial.status != "INVALID":
+                self.end_order.append(trial.trial_id)
+
+    @kt.synchronized
+    def create_trial(self, tuner_id):
+        trial = super().create_trial(tuner_id)
+        if trial.status == "RUNNING":
+            trial.metrics = type(trial.metrics)()  # a worker that was killed may have left some
+            self.stopwatch.running = True
+            name = f"Trial {int(trial.trial_id) + 1} of {self.max_trials}"
+            print(f"\n{name}: {describe(trial.hyperparameters)}", flush=True)
+        self.all_handed_out = trial.status == "STOPPED"
+        return trial
+
+    @kt.synchronized
+    def update_trial(self, trial_id, metrics, step=0):
+        trial = super().update_trial(trial_id, metrics, step)
+        self.stopwatch.save()
+        if workers.is_chief():  # else Keras shows each epoch
+            print(
+                f"Trial {int(trial_id) + 1}, epoch {step + 1}: val_accuracy {metrics['val_accuracy']:.4f}, "
+                f"{metrics['seconds']:.1f} s",
+                flush=True,
+            )
+        return trial
+
+    @kt.synchronized
+    def end_trial(self, trial):
+        # On their way from a worker, floats are rounded to 32 bits and messages are lost.
+        trial.hyperparameters = self.trials[trial.trial_id].hyperparameters
+        folder = self.project / f"trial_{trial.trial_id}"
+        if trial.status != "COMPLETED":
+            trial.message = (folder / "failure.txt").read_text()
+        super().end_trial(trial)
+        with open(folder / "trial.json") as file:
+            os.fsync(file.fileno())
+        self.report_progress(self.trials[trial.trial_id])
+
+    def report_progress(self, trial):
+        """Says how a trial ended, which is the best so far, and how long the rest may take."""
+        name = f"Trial {int(trial.trial_id) + 1} of {self.max_trials}"
+        if trial.status == "COMPLETED":
+            outcome = f"val_accuracy {trial.score:.4f} in epoch {trial.best_step + 1}"
+        else:
+            outcome = f"failed: {trial.message}"
+        print(f"{name}: {outcome}, {duration(seconds_trained(trial))}")
+        best = self.get_best_trials(1)[0]
+        if best.status == "COMPLETED":
+            print(f"Best so far: {best.score:.4f}, trial {int(best.trial_id) + 1} ({describe(best.hyperparameters)})")
+        ended = [each for each in self.trials.values() if each.status in ("COMPLETED", "FAILED")]
+        left = self.max_trials - len(ended)
+        seconds = sum(map(seconds_trained, ended)) / len(ended) * left / max(1, len(self.ongoing_trials))
+        if left:
+            print(f"Trials left: {left}, about {duration(seconds)}", flush=True)
+
+    def save(self):
+        """Writes nothing: the trials' own files are the whole state."""
+
+
+class Tuner(kt.Tuner):
+    """KerasTuner's tuner with trials that can be repeated and failures that are told apart.
+
+    Args:
+        oracle: a ResumableOracle.
+        hypermodel: a kt.HyperModel.
+        settings: the parsed options, after open_project().
+    """
+
+    def __init__(self, oracle, hypermodel, settings):
+        self.settings = settings
+        super().__init__(oracle, hypermodel, directory=settings.results_dir, project_name=settings.project.name)
+        if not workers.is_worker():
+            oracle.restore(settings.project)
+
+    def search(self, *args, **kwargs):
+        """Runs the trials that are left; takes the arguments of keras.Model.fit that a trial needs."""
+        if self.settings.tensorboard:  # KerasTuner gives each trial a folder and adds its hyperparameters
+            kwargs["callbacks"] = [keras.callbacks.TensorBoard(self.settings.project / "tensorboard")]
+        self.fit_arguments = args, kwargs
+        oracle = self.oracle
+        if workers.is_worker():
+            super().search(*args, **kwargs)
+            sys.exit()  # the rest is its chief's
+        elif self.settings.workers == 1 and not workers.is_chief():
+            super().search(*args, **kwargs)
+        elif len(oracle.end_order) < self.settings.max_trials:
+            gpus = len(tf.config.list_physical_devices("GPU"))
+            workers.run_chief(oracle, self.settings.workers, gpus, super().search)
+
+    def run_trial(self, trial, *args, **kwargs):
+        keras.utils.set_random_seed(trial_seed(self.settings.seed, trial.trial_id))
+        try:
+            return super().run_trial(trial, *args, **kwargs)
+        except Exception as error:
+            reason = printable(textwrap.shorten(f"{type(error).__name__}: {error}", 200))
+            if is_storage_error(error):  # not the trial's fault: end the search, keep the trial for the next run
+                raise kt.errors.FatalRuntimeError(reason) from error
+            Path(self.get_trial_dir(trial.trial_id), "failure.txt").write_text(reason)
+            raise
+
+    def pre_create_trial(self):
+        workers.wait_for_chief()
+
+    def on_epoch_begin(self, trial, model, epoch, logs=None):
+        self.epoch_started = time.monotonic()
+
+    def on_epoch_end(self, trial, model, epoch, logs=None):
+        if not np.isfinite(logs["loss"]):
+            raise kt.errors.FailedTrialError(f"the loss was {logs['loss']} in epoch {epoch + 1}")
+        workers.wait_for_chief()
+        # KerasTuner itself would keep the best epoch only.
+        self.oracle.update_trial(trial.trial_id, logs | {"seconds": time.monotonic() - self.epoch_started}, step=epoch)
+
+    def save(self):
+        """Writes nothing: the trials' own files are the whole state."""
+
+    def best_model(self):
+        """Loads best_model.keras of a finished search; makes it where it is missing, damaged, or of another trial.
+
+        It computes in float32, on any machine, and takes raw images of shape (n, 28, 28), values 0 to 255.
+
+        Returns:
+            A compiled keras.Model, named after the best trial.
+
+        Raises:
+            common.SearchFailed: no trial was completed.
+        """
+        trial = self.oracle.get_best_trials(1)[0]
+        if trial.status != "COMPLETED":  # KerasTuner falls back on those
+            raise common.SearchFailed(f"all trials failed, the last one with {trial.message}")
+        path, name = self.settings.project / "best_model.keras", f"trial_{int(trial.trial_id) + 1}"
+        if path.exists():
+            try:
+                model = keras.models.load_model(path)
+            except Exception:  # whatever a damaged file makes of its reader
+                print(f"{path} is damaged: made again from the trial's checkpoint")
+            else:
+                if model.name == name:
+                    return model
+        model = self.load_model(trial)
+        with whole_file(path) as draft:
+            common.add_mirror_view(model, name).save(draft)
+        return keras.models.load_model(path)
+
+    def load_model(self, trial):
+        """Makes a trial's model from its checkpoint; trains the trial again where that is missing or damaged."""
+        checkpoint = self.settings.project / f"trial_{trial.trial_id}" / "checkpoint.weights.h5"
+        model = common.build_model(trial.hyperparameters, "float32")
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+                model.load_weights(checkpoint)
+            return model
+        except Exception:  # whatever a damaged file makes of its reader
+            print(f"{checkpoint} is missing or damaged: its trial is trained again", flush=True)
+        self.oracle.stopwatch.running = True
+        trial.status, trial.metrics = "RUNNING", type(trial.metrics)()
+        args, kwargs = self.fit_arguments
+        self.run_trial(trial, *args, **kwargs)
+        trial.status = "COMPLETED"
+        self.oracle.end_trial(trial)
+        return self.load_model(trial)
