@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import math
 import os
 import shutil
 import sys
@@ -102,8 +103,12 @@ def open_project(settings, name):
             settings.results_dir.mkdir(parents=True, exist_ok=True)
             settings.lock.acquire()
             holder.write_text(str(os.getpid()))
+            discarded = settings.results_dir / f"{name}.discarded"
+            if discarded.exists():  # an --overwrite was interrupted
+                shutil.rmtree(discarded)
             if settings.overwrite and settings.project.exists():
-                shutil.rmtree(settings.project)
+                settings.project.rename(discarded)  # at once: half a search must not be taken for a whole one
+                shutil.rmtree(discarded)
             settings.project.mkdir(exist_ok=True)
         except filelock.Timeout:
             raise common.BadInput(
@@ -115,6 +120,8 @@ def open_project(settings, name):
                 raise
             raise common.BadInput(f"--results-dir {settings.results_dir}: can't be written ({error.strerror})")
     check_settings(settings)
+    if not workers.is_worker():
+        print(f"Precision: {settings.precision}")
 
 
 class Stopwatch:
@@ -122,7 +129,11 @@ class Stopwatch:
 
     def __init__(self, path):
         self.path = path
-        self.before = read_json(path).get("seconds", 0.0)
+        self.before = read_json(path).get("seconds")
+        if not (isinstance(self.before, (int, float)) and 0 <= self.before < math.inf):
+            if path.exists():
+                print(f"{path} is damaged: left out, the time is counted from now on")
+            self.before = 0.0
         self.running = False  # until a trial begins: to look at a finished search is no work on it
 
     def seconds(self):
@@ -198,6 +209,7 @@ class ResumableOracle(kt.Oracle):
         """
         self.project = project
         self.verbose = 0  # KerasTuner shows the trials its own way
+        self.max_consecutive_failed_trials = None  # three failures in a row are no reason to end a search
         self.stopwatch = Stopwatch(project / "elapsed.json")
         ended = {}
         for path in project.glob("trial_*/trial.json"):
@@ -213,17 +225,25 @@ class ResumableOracle(kt.Oracle):
             trial = ended.get(number)
             if trial is None:
                 trial_id = f"{number:0{len(str(self.max_trials))}d}"
-                space = self.get_space()
-                space.values = self.populate_space(trial_id)["values"]
-                trial = kt.engine.trial.Trial(space, trial_id, status="INVALID")
+                trial = kt.engine.trial.Trial(self.get_space(), trial_id, status="INVALID")
                 self._retry_queue.insert(0, trial_id)  # KerasTuner takes from the end
-            self.trials[trial.trial_id] = trial
-            self._record_values(trial)
-            if trial.status != "INVALID":
+            else:
+                self._record_values(trial)
                 self.end_order.append(trial.trial_id)
+            self.trials[trial.trial_id] = trial
+
+    def propose_again(self, trial_id):
+        """Gives a trial that was left out its hyperparameters, from the results before it and no later ones."""
+        trials, number = self.trials, int(trial_id)
+        self.trials = {each: trial for each, trial in trials.items() if int(each) < number}
+        trials[trial_id].hyperparameters.values = self.populate_space(trial_id)["values"]
+        self.trials = trials
+        self._record_values(trials[trial_id])
 
     @kt.synchronized
     def create_trial(self, tuner_id):
+        if self._retry_queue and tuner_id not in self.ongoing_trials:
+            self.propose_again(self._retry_queue[-1])
         trial = super().create_trial(tuner_id)
         if trial.status == "RUNNING":
             trial.metrics = type(trial.metrics)()  # a worker that was killed may have left some

@@ -138,7 +138,7 @@ def test_summary_tells_how_the_result_came_about(tuner, test_data):
     images, labels = test_data
     stored = json.loads((tuner.settings.project / "summary.json").read_text())
     best, (completed, failed) = stored["best"], stored["trials"]
-    loss, accuracy = results.best_model(tuner, best_trial(tuner)).evaluate(images, labels, batch_size=1000, verbose=0)
+    loss, accuracy = tuner.best_model().evaluate(images, labels, batch_size=1000, verbose=0)
     assert best["test_accuracy"] == pytest.approx(accuracy) and best["test_loss"] == pytest.approx(loss, rel=1e-4)
     assert best["val_accuracy"] == completed["curves"]["val_accuracy"][0] == best_trial(tuner).score
     assert best["val_loss"] == completed["curves"]["val_loss"][0]
@@ -177,36 +177,26 @@ def test_best_model_works_in_a_process_that_knows_nothing_of_this_project(tuner,
 
 def test_best_model_is_taken_from_its_file_while_that_is_the_best_trial_s(tuner, recwarn):
     trial, project = best_trial(tuner), tuner.settings.project
-    made = results.best_model(tuner, trial)
+    made = tuner.best_model()
     checkpoint = project / f"trial_{trial.trial_id}" / "checkpoint.weights.h5"
     away = checkpoint.rename(project / "away")
-    for one, other in zip(results.best_model(tuner, trial).weights, made.weights):
+    for one, other in zip(tuner.best_model().weights, made.weights):
         assert_allclose(one, other)
     away.rename(checkpoint)
 
     of_another_trial = common.add_mirror_view(common.build_model(trial.hyperparameters, "float32"), "trial_7")
     of_another_trial.save(project / "best_model.keras")
-    assert results.best_model(tuner, trial).name == "trial_1"
+    assert tuner.best_model().name == "trial_1"
     assert not [warning for warning in recwarn if "Skipping" in str(warning.message)]
 
 
-def test_a_damaged_best_model_is_made_again_and_a_lost_checkpoint_is_told(tuner, capsys):
-    trial, project = best_trial(tuner), tuner.settings.project
-    path, checkpoint = project / "best_model.keras", project / f"trial_{trial.trial_id}" / "checkpoint.weights.h5"
-    made = results.best_model(tuner, trial)
+def test_a_damaged_best_model_is_made_again_from_the_checkpoint(tuner, capsys):
+    path = tuner.settings.project / "best_model.keras"
+    made = tuner.best_model()
     path.write_bytes(path.read_bytes()[:5000])
-    for one, other in zip(results.best_model(tuner, trial).weights, made.weights):
+    for one, other in zip(tuner.best_model().weights, made.weights):
         assert_allclose(one, other)
-    assert "can't be read" in capsys.readouterr().out
-
-    path.unlink()
-    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
-    with pytest.raises(results.CheckpointLost, match="checkpoint.weights.h5"):
-        results.best_model(tuner, trial)
-    checkpoint.unlink()
-    with pytest.raises(results.CheckpointLost):
-        results.best_model(tuner, trial)
-    assert not path.exists()
+    assert "damaged" in capsys.readouterr().out
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,47 @@
+"""What the tests share: pytest loads it first, so that the repository's modules can be imported from anywhere."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes minutes; leave it out with -m 'not slow'")
+
+
+def command(script, *args):
+    """The command line of a script, as a list: a name in the repository's root, or a path."""
+    return [sys.executable, str(ROOT / script), *map(str, args)]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """run(script, *args, **options) runs a script to its end as a user does, in a folder of the test's own."""
+
+    def run(script, *args, **options):
+        options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300} | options
+        return subprocess.run(command(script, *args), **options)
+
+    return run
+
+
+@pytest.fixture
+def start(tmp_path):
+    """start(script, *args, **options) starts a script; it is killed when the test ends, if it has not ended before."""
+    processes = []
+
+    def start(script, *args, **options):
+        pipe = subprocess.PIPE
+        options = {"cwd": tmp_path, "stdout": pipe, "stderr": pipe, "text": True} | options
+        processes.append(subprocess.Popen(command(script, *args), **options))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()

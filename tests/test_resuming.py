@@ -1,0 +1,563 @@
+"""What a user is promised about searches that are interrupted, damaged, repeated, crowded or partly impossible."""
+
+import csv
+import errno
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import common  # first: it sets up TensorFlow before anything else imports it
+
+import keras
+import pytest
+from conftest import ROOT, command
+
+import bayesian_tuning
+import random_search_tuning
+import search
+
+TRIALS = 6
+RANDOM, BAYESIAN = "random_search_tuning.py", "bayesian_tuning.py"
+FOLDERS = {RANDOM: "fashion_mnist_cnn_random_search", BAYESIAN: "fashion_mnist_cnn_bayesian_optimization"}
+OPTIONS = {
+    RANDOM: ["--train-images", "200", "--epochs", "1", "--precision", "float32"],
+    BAYESIAN: ["--train-images", "200", "--epochs", "1", "--precision", "float32", "--initial-points", "2"],
+}
+STATE_FILES = ("trials.csv", "summary.json", "best_model.keras")  # made from the trials' files
+DAMAGE = {
+    "emptied": lambda content: b"",
+    "one byte": lambda content: content[:1],
+    "half": lambda content: content[: len(content) // 2],
+    "all but one byte": lambda content: content[:-1],
+    "garbage": lambda content: random.Random(0).randbytes(len(content)),
+    "a list": lambda content: b"[]",
+    "an object": lambda content: b"{}",
+    "null": lambda content: b"null",
+}
+damages = pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+both = pytest.mark.parametrize("script", FOLDERS)
+
+
+def arguments(script, results_dir, *more):
+    return [*OPTIONS[script], "--max-trials", str(TRIALS), "--results-dir", str(results_dir), *more]
+
+
+def spoil(path, damage):
+    path.write_bytes(damage(path.read_bytes()))
+
+
+def outcome(project):
+    """What must not depend on interruptions: each trial but its duration, and the accuracy on the test images."""
+    with open(project / "trials.csv", newline="") as file:
+        rows = [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+    return rows, json.loads((project / "summary.json").read_text())["best"]
+
+
+def trial_files(project):
+    return {path.parent.name: path.read_bytes() for path in sorted(project.glob("trial_*/trial.json"))}
+
+
+def completed(project):
+    """The trial files that say that their trial is completed."""
+    return {name: content for name, content in trial_files(project).items() if b'"COMPLETED"' in content}
+
+
+def wait_until(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "timeout"
+        time.sleep(0.002)
+
+
+def read_until(process, text):
+    for line in process.stdout:
+        if text in line:
+            return
+    pytest.fail(f"{text!r} did not come: {process.communicate()}")
+
+
+def assert_one_line(process, status, *parts):
+    """The process ended with this status and one line on stderr that holds these parts."""
+    assert process.returncode == status, process.stderr
+    line, = process.stderr.strip().splitlines()
+    for part in parts:
+        assert part in line
+
+
+@pytest.fixture(scope="module")
+def references(tmp_path_factory):
+    """reference(script): the results folder of one uninterrupted search, and its output."""
+    made = {}
+
+    def reference(script):
+        if script not in made:
+            results_dir = tmp_path_factory.mktemp("reference")
+            process = subprocess.run(command(script, *arguments(script, results_dir)), capture_output=True, text=True)
+            assert process.returncode == 0, process.stderr
+            made[script] = results_dir, process.stdout
+        return made[script]
+
+    return reference
+
+
+@pytest.fixture
+def finished(references, tmp_path):
+    """finished(script): the project folder of a finished search, a copy of the test's own."""
+
+    def copy(script):
+        results_dir, _ = references(script)
+        shutil.copytree(results_dir, tmp_path / "copy", dirs_exist_ok=True)
+        return tmp_path / "copy" / FOLDERS[script]
+
+    return copy
+
+
+def only_first_trials(project, count):
+    """Takes a finished search back to when it had so many trials."""
+    for path in project.iterdir():
+        if not path.name.startswith("trial_"):
+            if path.name not in ("settings.json", "elapsed.json"):
+                path.unlink()
+        elif int(path.name.removeprefix("trial_")) >= count:
+            shutil.rmtree(path)
+
+
+# --- Without processes: a stored search is opened, and its trials end as the reference's did --------------------------
+
+
+def open_tuner(script, project, max_trials=TRIALS):
+    parser = common.argument_parser("")
+    parser.add_argument("--initial-points", type=int, default=4)
+    settings = parser.parse_args([*arguments(script, project.parent), "--max-trials", str(max_trials)])
+    if script == RANDOM:
+        del settings.initial_points
+    settings.project = project
+    search.check_settings(settings)
+    options = {"objective": "val_accuracy", "max_trials": max_trials, "seed": settings.seed,
+               "hyperparameters": common.search_space()}
+    if script == RANDOM:
+        oracle = random_search_tuning.RandomSearch(**options)
+    else:
+        oracle = bayesian_tuning.BayesianOptimization(num_initial_points=settings.initial_points, **options)
+    return search.Tuner(oracle, common.CNN(settings), settings)
+
+
+def replay(oracle, reference):
+    """Ends each trial that is left as the reference's trial of this number ended; returns the numbers."""
+    numbers = []
+    while (trial := oracle.create_trial("tuner0")).status == "RUNNING":
+        number = int(trial.trial_id)
+        numbers.append(number)
+        if number in reference:
+            assert trial.hyperparameters.values == reference[number]["hyperparameters"]["values"], number
+            score = reference[number]["score"]
+        else:
+            score = 0.5
+        oracle.update_trial(trial.trial_id, {"val_accuracy": score, "seconds": 1.0})
+        trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+    return numbers
+
+
+def stored_trials(project):
+    return {int(json.loads(content)["trial_id"]): json.loads(content) for content in trial_files(project).values()}
+
+
+@both
+@damages
+def test_a_damaged_trial_alone_is_trained_again(script, damage, finished, capsys):
+    project = finished(script)
+    reference, files = stored_trials(project), trial_files(project)
+    spoil(project / "trial_3" / "trial.json", damage)
+    oracle = open_tuner(script, project).oracle
+    assert f"{project}/trial_3/trial.json is damaged" in capsys.readouterr().out
+    assert replay(oracle, reference) == [3]
+    assert {name for name, content in trial_files(project).items() if content != files[name]} == {"trial_3"}
+
+
+@both
+@pytest.mark.parametrize("lost", [[0], [0, 1], [2, 3], [1, 3, 4], [4, 5], [0, 2, 5], range(6)], ids=str)
+def test_lost_trials_are_proposed_again_in_order_as_they_were(script, lost, finished):
+    project = finished(script)
+    reference = stored_trials(project)
+    for number in lost:
+        shutil.rmtree(project / f"trial_{number}")
+    assert replay(open_tuner(script, project).oracle, reference) == list(lost)
+
+
+@both
+def test_more_trials_are_added_to_those_of_a_finished_search(script, finished):
+    project = finished(script)
+    reference, files = stored_trials(project), trial_files(project)
+    assert replay(open_tuner(script, project, max_trials=11).oracle, reference) == [6, 7, 8, 9, 10]
+    assert files.items() <= trial_files(project).items()
+    assert replay(open_tuner(script, project, max_trials=12).oracle, reference) == [11]
+
+
+@pytest.mark.parametrize("content", [*("[]", "{}", "null", '{"seconds": null}', '{"seconds": "5"}'), "", "{", "\0\1"])
+def test_a_damaged_clock_is_told_and_starts_anew(content, tmp_path, capsys):
+    (tmp_path / "elapsed.json").write_text(content)
+    assert search.Stopwatch(tmp_path / "elapsed.json").seconds() == 0
+    assert "elapsed.json is damaged" in capsys.readouterr().out
+
+
+def test_a_new_clock_is_no_damage(tmp_path, capsys):
+    assert search.Stopwatch(tmp_path / "elapsed.json").seconds() == 0
+    assert capsys.readouterr().out == ""
+
+
+@damages
+def test_damaged_settings_are_told_and_written_again(damage, finished, capsys):
+    project = finished(RANDOM)
+    whole = (project / "settings.json").read_bytes()
+    spoil(project / "settings.json", damage)
+    assert len(open_tuner(RANDOM, project).oracle.trials) == TRIALS
+    assert f"{project}/settings.json can't be read" in capsys.readouterr().out
+    assert (project / "settings.json").read_bytes() == whole
+
+
+@damages
+def test_a_damaged_best_model_is_told_and_made_again(damage, finished, capsys):
+    project = finished(RANDOM)
+    made = keras.models.load_model(project / "best_model.keras").get_weights()
+    spoil(project / "best_model.keras", damage)
+    again = open_tuner(RANDOM, project).best_model()
+    assert f"{project}/best_model.keras is damaged" in capsys.readouterr().out
+    assert all((one == other).all() for one, other in zip(again.get_weights(), made, strict=True))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return common.load_train_data(200)
+
+
+@pytest.mark.parametrize("damage", [*(DAMAGE[name] for name in ("emptied", "half", "garbage")), None])
+def test_a_trial_whose_checkpoint_is_lost_is_trained_again_with_the_same_result(damage, finished, data, capsys):
+    project = finished(RANDOM)
+    reference = outcome(project)[1]
+    made = keras.models.load_model(project / "best_model.keras").get_weights()
+    (project / "best_model.keras").unlink()
+    files, folder = trial_files(project), project / f"trial_{reference['trial'] - 1}"
+    checkpoint = folder / "checkpoint.weights.h5"
+    if damage:
+        spoil(checkpoint, damage)
+    else:
+        checkpoint.unlink()
+    tuner = open_tuner(RANDOM, project)
+    train, validation = data
+    tuner.search(*train, validation_data=validation)
+    again = tuner.best_model()
+    assert f"{checkpoint} is missing or damaged" in capsys.readouterr().out
+    assert all((one == other).all() for one, other in zip(again.get_weights(), made, strict=True))
+    assert {name for name, content in trial_files(project).items() if content != files[name]} <= {folder.name}
+    assert json.loads((folder / "trial.json").read_text())["score"] == reference["val_accuracy"]
+    assert len(open_tuner(RANDOM, project).oracle.end_order) == TRIALS
+
+
+@pytest.mark.parametrize("name, value", [
+    ("epochs", 2), ("batch-size", 64), ("patience", 4), ("seed", 2), ("precision", "mixed_bfloat16"),
+    ("train-images", 201), ("initial-points", 3),
+])
+def test_a_changed_setting_is_refused_with_both_values_and_both_ways_out(name, value, references):
+    project = references(BAYESIAN)[0] / FOLDERS[BAYESIAN]
+    before = (project / "settings.json").read_bytes()
+    parser = common.argument_parser("")
+    parser.add_argument("--initial-points", type=int)
+    settings = parser.parse_args([*arguments(BAYESIAN, project.parent), f"--{name}", str(value)])
+    settings.project = project
+    name = name.replace("-", "_")
+    with pytest.raises(common.BadInput) as refusal:
+        search.check_settings(settings)
+    was = json.loads(before)[name]
+    assert f"({name} was {was}, now {value})" in str(refusal.value)
+    assert "--overwrite" in str(refusal.value) and "another --results-dir" in str(refusal.value)
+    assert (project / "settings.json").read_bytes() == before
+
+
+def test_a_changed_search_space_is_refused(references, monkeypatch):
+    space = common.search_space()
+    space.space[0].max_value = 256
+    monkeypatch.setattr(common, "search_space", lambda: space)
+    project = references(RANDOM)[0] / FOLDERS[RANDOM]
+    with pytest.raises(common.BadInput, match="search space of units was .*512.*, now .*256"):
+        open_tuner(RANDOM, project)
+
+
+def test_an_interrupted_overwrite_never_mixes_two_searches(finished, monkeypatch):
+    project = finished(RANDOM)
+    settings = common.argument_parser("").parse_args([*arguments(RANDOM, project.parent), "--overwrite"])
+
+    def killed(folder, *args, **kwargs):
+        if Path(folder).exists():
+            (Path(folder) / "settings.json").unlink(missing_ok=True)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        search.open_project(settings, project.name)
+    settings.lock.release()
+    assert trial_files(project) == {}
+
+
+def test_no_file_of_a_search_can_run_code_when_it_is_loaded(references):
+    project = references(RANDOM)[0] / FOLDERS[RANDOM]
+    keras.models.load_model(project / "best_model.keras", safe_mode=True)
+    with zipfile.ZipFile(project / "best_model.keras") as archive:
+        assert b"Lambda" not in archive.read("config.json")
+    for path in project.rglob("*"):
+        assert path.is_dir() or path.suffix in (".json", ".csv", ".png", ".keras", ".h5")
+    for path in ROOT.glob("*.py"):
+        assert not re.search(r"pickle|joblib|\beval\(|safe_mode=False|Lambda\(", path.read_text())
+
+
+# --- Interrupted ------------------------------------------------------------------------------------------------------
+
+
+@both
+def test_an_interrupted_search_goes_on_and_ends_as_if_it_had_not_been(script, start, run, references, tmp_path):
+    project = tmp_path / FOLDERS[script]
+    before = {}
+    for number, trial, status in (
+        (signal.SIGINT, 2, 130), (signal.SIGTERM, 4, 143), (signal.SIGKILL, 5, -signal.SIGKILL),
+    ):
+        process = start(script, *arguments(script, tmp_path))
+        read_until(process, f"Trial {trial} of")
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == status
+        if status > 0:
+            line, = errors.strip().splitlines()
+            assert "the same command goes on" in line
+        now = completed(project)
+        assert len(now) >= trial - 1 and before.items() <= now.items()
+        before = now
+    process = run(script, *arguments(script, tmp_path))
+    assert process.returncode == 0 and "Trial 1 of" not in process.stdout and "Trial 5 of" in process.stdout
+    assert before.items() <= completed(project).items()
+    assert outcome(project) == outcome(references(script)[0] / FOLDERS[script])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_tensorflow_is_imported_ends_in_one_line(number, start, tmp_path):
+    process = start(RANDOM, *arguments(RANDOM, tmp_path))
+    wait_until(lambda: "tensorflow" in Path(f"/proc/{process.pid}/maps").read_text(), process)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and output == ""
+    line, = errors.strip().splitlines()
+    assert "the same command goes on" in line
+
+
+def test_time_between_two_runs_is_not_counted(finished, run, tmp_path):
+    project = finished(RANDOM)
+    only_first_trials(project, TRIALS - 1)
+    (project / "elapsed.json").write_text('{"seconds": 5000}')
+    os.utime(project / "elapsed.json", (0, 0))
+    started = time.monotonic()
+    assert run(RANDOM, *arguments(RANDOM, project.parent)).returncode == 0
+    seconds = json.loads((project / "summary.json").read_text())["elapsed_seconds"]
+    assert 5000 < seconds < 5000 + time.monotonic() - started
+    assert json.loads((project / "elapsed.json").read_text())["seconds"] > 5000
+
+
+@both
+def test_a_finished_search_prints_the_same_result_without_training(script, finished, references, run):
+    project = finished(script)
+    files, summary = trial_files(project), (project / "summary.json").read_bytes()
+    process = run(script, *arguments(script, project.parent))
+    assert process.returncode == 0 and "Epoch" not in process.stdout and "step" not in process.stdout
+    result = references(script)[1].partition("\nBest hyperparameters:")[2]
+    assert result and process.stdout.partition("\nBest hyperparameters:")[2] == result
+    assert trial_files(project) == files
+    assert {**json.loads(summary), "elapsed_seconds": 0} == {
+        **json.loads((project / "summary.json").read_text()), "elapsed_seconds": 0
+    }
+
+
+def test_overwrite_begins_anew(finished, run):
+    project = finished(RANDOM)
+    process = run(RANDOM, *arguments(RANDOM, project.parent, "--overwrite", "--seed", "2", "--max-trials", "1"))
+    assert process.returncode == 0, process.stderr
+    assert [row["trial"] for row in outcome(project)[0]] == ["1"]
+    assert list(trial_files(project)) == ["trial_0"]
+    assert [path.name for path in project.parent.iterdir() if path.is_dir()] == [project.name]
+
+
+@both
+def test_a_search_with_damage_in_every_file_is_repaired(script, finished, references, run):
+    project = finished(script)
+    files, best = trial_files(project), outcome(project)[1]["trial"] - 1
+    lost = [number for number in (0, 2, 4, 5) if number != best][:2]
+    for path, name in {
+        "settings.json": "half", "elapsed.json": "garbage", "summary.json": "a list", "trials.csv": "garbage",
+        "best_model.keras": "half", f"trial_{best}/checkpoint.weights.h5": "half",
+        f"trial_{lost[0]}/trial.json": "all but one byte", f"trial_{lost[1]}/trial.json": "null",
+        "trial_1/build_config.json": "garbage",
+    }.items():
+        spoil(project / path, DAMAGE[name])
+    process = run(script, *arguments(script, project.parent))
+    assert process.returncode == 0, process.stderr
+    for name in ("settings.json", "elapsed.json", "best_model.keras", f"trial_{best}/checkpoint.weights.h5",
+                 f"trial_{lost[0]}/trial.json", f"trial_{lost[1]}/trial.json"):
+        assert str(project / name) in process.stdout
+    assert outcome(project) == outcome(references(script)[0] / FOLDERS[script])
+    changed = {name for name, content in trial_files(project).items() if content != files[name]}
+    assert changed == {f"trial_{number}" for number in (*lost, best)}
+
+
+def test_changed_settings_end_in_one_line(references, run):
+    results_dir, _ = references(BAYESIAN)
+    process = run(BAYESIAN, *arguments(BAYESIAN, results_dir, "--seed", "7", "--initial-points", "3"))
+    assert_one_line(process, 2, "seed was 1, now 7", "initial_points was 2, now 3", "--overwrite", "--results-dir")
+    assert process.stdout == ""
+
+
+# --- Crowded ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_is_refused_and_a_killed_one_blocks_nobody(start, run, tmp_path):
+    first = start(RANDOM, *arguments(RANDOM, tmp_path))
+    read_until(first, "Trial 1 of")
+    assert_one_line(run(RANDOM, *arguments(RANDOM, tmp_path)), 2, f"process {first.pid} ")
+    assert_one_line(run(RANDOM, *arguments(RANDOM, tmp_path, "--overwrite")), 2, f"process {first.pid} ")
+    assert first.poll() is None and trial_files(tmp_path / FOLDERS[RANDOM])
+    first.kill()
+    first.wait()
+    process = run(RANDOM, *arguments(RANDOM, tmp_path, "--max-trials", "1"))
+    assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize("size", [500, 1300, 3_000_000])
+def test_a_full_disk_ends_in_one_line_and_fails_no_trial(size, run, tmp_path):
+    """The sizes are too small for settings.json, for a trial's file with its metrics, and for a checkpoint."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    process = run(RANDOM, *arguments(RANDOM, tmp_path), preexec_fn=limit)
+    assert_one_line(process, 1, os.strerror(errno.EFBIG), "the same command goes on")
+    assert "failed" not in process.stdout
+    assert not any(b"FAILED" in content for content in trial_files(tmp_path / FOLDERS[RANDOM]).values())
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("mount is not permitted")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_search_goes_on_once_there_is_room_on_the_disk(small_disk, references, run):
+    project = small_disk / FOLDERS[RANDOM]
+    process = run(RANDOM, *arguments(RANDOM, small_disk))
+    assert_one_line(process, 1, os.strerror(errno.ENOSPC), "the same command goes on")
+    before = completed(project)
+    assert before and not any(b"FAILED" in content for content in trial_files(project).values())
+    subprocess.run(["mount", "-o", "remount,size=200m", small_disk], check=True)
+    assert run(RANDOM, *arguments(RANDOM, small_disk)).returncode == 0
+    assert before.items() <= completed(project).items()
+    assert outcome(project) == outcome(references(RANDOM)[0] / FOLDERS[RANDOM])
+
+
+@pytest.mark.parametrize("after", ["Trial 1 of", "Best so far"])
+def test_a_reader_that_goes_away_ends_the_search_in_one_line(after, start, tmp_path):
+    process = start(RANDOM, *arguments(RANDOM, tmp_path))
+    read_until(process, after)
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.wait(timeout=60)
+    assert process.returncode == 1, errors
+    line, = errors.strip().splitlines()
+    assert os.strerror(errno.EPIPE) in line
+    assert not any(b"FAILED" in content for content in trial_files(tmp_path / FOLDERS[RANDOM]).values())
+
+
+# --- Failing trials ---------------------------------------------------------------------------------------------------
+
+FAILING = """
+import sys
+import common
+import keras
+import random_search_tuning
+
+build, units = common.build_model, set()
+
+def build_model(hp, precision):
+    units.add(hp.get("units"))
+    if {all_fail} and len(units) > 1:  # not the default, which the tuner builds first
+        raise ValueError("can't build this")
+    model = build(hp, precision)
+    if len(units) == 3:
+        raise ValueError("can't build this")
+    if len(units) == 4:
+        model.compile("sgd", lambda true, predicted: keras.ops.sum(predicted) * float("nan"), metrics=["accuracy"])
+    return model
+
+common.build_model = build_model
+random_search_tuning.main()
+"""
+
+
+def test_failing_trials_are_reported_and_the_search_goes_on(run, tmp_path):
+    (tmp_path / "failing.py").write_text(FAILING.format(all_fail=False))
+    options = arguments(RANDOM, tmp_path, "--max-trials", "4")
+    process = run(tmp_path / "failing.py", *options, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert process.returncode == 0 and "Traceback" not in process.stderr, process.stderr
+    rows = outcome(tmp_path / FOLDERS[RANDOM])[0]
+    failed = {row["trial"]: row["message"] for row in rows if row["status"] == "FAILED"}
+    assert set(failed) == {"2", "3"} and len(rows) == 4
+    assert "can't build this" in failed["2"] and "the loss was nan in epoch 1" in failed["3"]
+    for trial, reason in failed.items():
+        assert f"Trial {trial} of 4: failed: {reason}" in process.stdout
+        assert re.search(rf"^{trial} .* failed .*{re.escape(reason)}$", process.stdout, re.MULTILINE)
+    again = run(RANDOM, *options)
+    assert again.returncode == 0 and outcome(tmp_path / FOLDERS[RANDOM])[0] == rows and "step" not in again.stdout
+
+
+def test_a_search_whose_trials_all_fail_ends_in_one_line(run, tmp_path):
+    (tmp_path / "failing.py").write_text(FAILING.format(all_fail=True))
+    options = arguments(RANDOM, tmp_path, "--max-trials", "4")
+    process = run(tmp_path / "failing.py", *options, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert_one_line(process, 1, "all trials failed", "can't build this")
+    assert process.stdout.count("failed: ValueError: can't build this") == 4
+
+
+# --- Stress -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@both
+def test_a_search_killed_twenty_times_ends_as_if_it_had_not_been(script, start, run, references, tmp_path):
+    chance = random.Random(script)
+    project = tmp_path / FOLDERS[script]
+    before = {}
+    for i in range(20):
+        # Each run is let go on until a trial's file is new or written again: the kill is then within or after that.
+        def stamps():
+            return {path: path.stat().st_mtime_ns for path in project.glob("trial_*/*") if path.exists()}
+
+        old = stamps()
+        process = start(script, *arguments(script, tmp_path))
+        wait_until(lambda: process.poll() is not None or stamps() != old, process)
+        time.sleep(chance.choice((0, 0.001, 0.01, 2)) * chance.random())  # the random instant itself
+        process.kill()
+        process.communicate()
+        now = completed(project)
+        assert before.items() <= now.items()
+        before = now
+    assert run(script, *arguments(script, tmp_path)).returncode == 0
+    assert before.items() <= completed(project).items()
+    assert outcome(project) == outcome(references(script)[0] / FOLDERS[script])

@@ -1,0 +1,260 @@
+"""The scripts as a person uses them: options, output, data, and what makes one search like another."""
+
+import csv
+import gzip
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import common  # first: it sets up TensorFlow before anything else imports it
+
+import keras_tuner as kt
+import numpy as np
+import pytest
+
+import bayesian_tuning
+import random_search_tuning
+
+ROOT = Path(common.__file__).parent
+RANDOM, BAYESIAN = "random_search_tuning.py", "bayesian_tuning.py"
+SMALL = ("--epochs", "1", "--train-images", "400")
+FOLDERS = {RANDOM: "fashion_mnist_cnn_random_search", BAYESIAN: "fashion_mnist_cnn_bayesian_optimization"}
+
+
+def start(folder, script, *options, **environment):
+    command = [sys.executable, ROOT / script, *options]
+    return subprocess.run(command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where both scripts have run a small search, and random search a second time elsewhere."""
+    folder = tmp_path_factory.mktemp("runs")
+    for script in FOLDERS:
+        process = start(folder, script, "--max-trials", "6", *SMALL)
+        assert process.returncode == 0, process.stderr
+        (folder / f"{script}.out").write_text(process.stdout)
+        (folder / f"{script}.err").write_text(process.stderr)
+    return folder
+
+
+def trials(folder, script, results_dir="keras_tuner_results"):
+    """The rows of trials.csv in the order of the trials, without the seconds, which differ from run to run."""
+    with open(folder / results_dir / FOLDERS[script] / "trials.csv", newline="") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: int(row["trial"]))
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def hyperparameters(rows):
+    return [[row[name] for name in ("units", "dropout", "learning_rate", "optimizer")] for row in rows]
+
+
+# --- Output -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", FOLDERS)
+def test_output_ends_with_the_result(folder, script):
+    assert re.search(
+        r"\n\n"
+        r"Best hyperparameters:\n"
+        r"  units: \d+\n"
+        r"  dropout: 0\.\d\n"
+        r"  learning_rate: 0\.\d+\n"
+        r"  optimizer: (adam|rmsprop)\n"
+        r"Best validation accuracy: 0\.\d{4} \(trial \d of 6\)\n"
+        r"Test accuracy: 0\.\d{4}\n"
+        r"Total elapsed time: 0h \d\dm \d\ds\n$",
+        (folder / f"{script}.out").read_text(),
+    )
+
+
+@pytest.mark.parametrize("script", FOLDERS)
+def test_progress_tells_trial_epochs_best_and_what_is_left(folder, script):
+    output = (folder / f"{script}.out").read_text()
+    assert output.startswith("Precision: ")
+    for number, row in enumerate(trials(folder, script), start=1):
+        assert f"Trial {number} of 6: units {row['units']}, dropout {float(row['dropout']):.1f}, " in output
+        assert re.search(rf"Trial {number} of 6: val_accuracy {float(row['val_accuracy']):.4f} in epoch 1, 0h", output)
+    assert len(re.findall(r"\d+s - .* accuracy: [\d.]+ .* val_accuracy: [\d.]+", output)) == 6
+    assert [int(left) for left in re.findall(r"Trials left: (\d), about 0h", output)] == [5, 4, 3, 2, 1]
+    best_so_far = [float(score) for score in re.findall(r"Best so far: (0\.\d{4}), trial", output)]
+    assert best_so_far == sorted(best_so_far) and len(best_so_far) == 6
+
+
+@pytest.mark.parametrize("script", FOLDERS)
+def test_output_into_a_file_has_no_noise_and_no_control_characters(folder, script):
+    assert (folder / f"{script}.err").read_text() == ""
+    assert re.sub(r"[ -~\n]", "", (folder / f"{script}.out").read_text()) == ""
+
+
+# --- The two strategies -----------------------------------------------------------------------------------------------
+
+
+def test_hyperparameters_lie_in_the_search_space():
+    units, dropout, learning_rate, optimizer = common.search_space().space
+    assert list(units.values) == list(range(64, 513, 32))
+    assert [round(value, 6) for value in dropout.values] == [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert (learning_rate.min_value, learning_rate.max_value, learning_rate.sampling) == (1e-4, 1e-2, "log")
+    assert optimizer.values == ["adam", "rmsprop"]
+
+
+def test_both_strategies_start_from_the_same_four_trials_with_the_same_scores(folder):
+    random, bayesian = trials(folder, RANDOM), trials(folder, BAYESIAN)
+    assert random[:4] == bayesian[:4]
+    assert [row["proposed_by"] for row in random] == ["random"] * 6
+    assert [row["proposed_by"] for row in bayesian] == ["random"] * 4 + ["surrogate"] * 2
+    for one, other in zip(hyperparameters(random[4:]), hyperparameters(bayesian[4:])):
+        assert one != other
+
+
+def propose_the_fifth(scores):
+    """What the Bayesian oracle tries after four trials with the given validation accuracies."""
+    oracle = bayesian_tuning.BayesianOptimization(
+        objective="val_accuracy", max_trials=10, num_initial_points=4, seed=1, hyperparameters=common.search_space()
+    )
+    for number, score in enumerate(scores):
+        space = oracle.get_space()
+        space.values = oracle.populate_space(str(number))["values"]
+        trial = kt.engine.trial.Trial(space, str(number), status="COMPLETED")
+        trial.score = score
+        oracle.trials[trial.trial_id] = trial
+    return oracle.populate_space("4")["values"]
+
+
+def test_the_fifth_trial_of_the_bayesian_search_depends_on_the_results_of_the_first_four():
+    assert propose_the_fifth([0.90, 0.91, 0.92, 0.93]) == propose_the_fifth([0.90, 0.91, 0.92, 0.93])
+    assert propose_the_fifth([0.90, 0.91, 0.92, 0.93]) != propose_the_fifth([0.93, 0.92, 0.91, 0.90])
+
+
+def test_random_search_is_keras_tuner_s_with_the_same_seed():
+    arguments = {"objective": "val_accuracy", "max_trials": 10, "seed": 7}
+    ours = random_search_tuning.RandomSearch(hyperparameters=common.search_space(), **arguments)
+    theirs = kt.oracles.RandomSearchOracle(hyperparameters=common.search_space(), **arguments)
+    for number in range(10):
+        assert ours.populate_space(str(number)) == theirs.populate_space(str(number))
+
+
+@pytest.mark.parametrize("script", FOLDERS)
+def test_same_seed_gives_the_same_result_digit_for_digit(folder, script):
+    assert start(folder, script, "--max-trials", "6", *SMALL, "--results-dir", "again").returncode == 0
+    assert trials(folder, script, "again") == trials(folder, script)
+    first, second = (
+        json.loads((folder / results_dir / FOLDERS[script] / "summary.json").read_text())["best"]
+        for results_dir in ("keras_tuner_results", "again")
+    )
+    assert first == second
+
+
+def test_another_seed_gives_other_trials(folder):
+    assert start(folder, RANDOM, "--max-trials", "1", *SMALL, "--seed", "2", "--results-dir", "two").returncode == 0
+    assert hyperparameters(trials(folder, RANDOM, "two"))[0] not in hyperparameters(trials(folder, RANDOM))
+
+
+# --- Options ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        (["--max-trials", "0"], "--max-trials: must be a whole number of at least 1, not '0'"),
+        (["--batch-size", "-5"], "--batch-size: must be a whole number of at least 1, not '-5'"),
+        (["--epochs", "many"], "--epochs: must be a whole number of at least 1, not 'many'"),
+        (["--patience", "0"], "--patience: must be"),
+        (["--workers", "0"], "--workers: must be"),
+        (["--train-images", "48001"], "--train-images: must be a whole number from 4 to 48000, not '48001'"),
+        (["--train-images", "3"], "--train-images: must be"),
+        (["--seed", "0"], "--seed: must be a whole number from 1 to"),
+        (["--precision", "float8"], "--precision: invalid choice: 'float8'"),
+        (["--initial-points", "4"], "unrecognized arguments: --initial-points 4"),
+    ],
+)
+def test_a_bad_option_is_named(options, named):
+    with pytest.raises(common.BadInput) as refusal:
+        common.argument_parser("").parse_args(options)
+    assert named in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "script, options, named",
+    [
+        (RANDOM, ["--seed", "0"], "--seed: must be a whole number from 1 to"),
+        (BAYESIAN, ["--initial-points", "0"], "--initial-points: must be"),
+        (BAYESIAN, ["--results-dir", "a_file"], "--results-dir a_file: can't be written"),
+        (RANDOM, ["--results-dir", "/proc/nowhere"], "--results-dir /proc/nowhere: can't be written"),
+    ],
+)
+def test_bad_input_gets_one_line_and_status_2_before_any_training(tmp_path, script, options, named):
+    (tmp_path / "a_file").touch()
+    process = start(tmp_path, script, *SMALL, *options)
+    assert process.returncode == 2
+    assert process.stderr.startswith(f"{script}: ") and named in process.stderr and process.stderr.count("\n") == 1
+    assert process.stdout == ""
+
+
+# --- Data -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """A Keras cache of its own with a copy of the four real files."""
+    for name in common.SHA256:
+        common.read_idx(name)  # downloads it where it is not there yet
+    folder = Path("datasets") / "fashion-mnist"
+    homes = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")), common.DEBIAN_HOME
+    source = next(home / folder for home in homes if (home / folder / "train-images-idx3-ubyte.gz").exists())
+    return Path(shutil.copytree(source, tmp_path / folder))
+
+
+def search_with(cache):
+    return start(cache.parents[1], RANDOM, "--max-trials", "1", *SMALL, KERAS_HOME=str(cache.parents[1]))
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def alter(path):
+    path.write_bytes(gzip.compress(bytes(100) + gzip.decompress(path.read_bytes())[100:], compresslevel=1))
+
+
+@pytest.mark.parametrize("damage", [truncate, alter, lambda path: path.write_bytes(b"")])
+def test_damaged_data_is_named_and_never_trained_on(cache, damage):
+    damage(cache / "train-images-idx3-ubyte.gz")
+    process = search_with(cache)
+    assert process.returncode == 1 and "Trial" not in process.stdout
+    assert f"{cache}/train-images-idx3-ubyte.gz is damaged or altered: delete it" in process.stderr
+    assert process.stderr.count("\n") == 1
+
+
+def test_without_data_and_internet_one_line_says_how_to_get_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(common, "DEBIAN_HOME", tmp_path / "no package")
+    monkeypatch.setattr(common, "DATA_URL", "http://127.0.0.1:9/")  # where nobody listens
+    with pytest.raises(common.SearchFailed) as failure:
+        common.load_train_data()
+    message = str(failure.value)
+    assert "\n" not in message and "apt-get install dataset-fashion-mnist" in message
+    assert str(tmp_path / "datasets" / "fashion-mnist") in message and "t10k-labels-idx1-ubyte.gz" in message
+
+
+def test_training_and_validation_images_are_the_right_ones_and_never_overlap():
+    (images, labels), (validation_images, validation_labels) = common.load_train_data()
+    assert images.shape == (48000, 28, 28) and validation_images.shape == (12000, 28, 28)
+    assert np.bincount(np.concatenate([labels, validation_labels])).tolist() == [6000] * 10
+    (few, _), (few_validation, _) = common.load_train_data(400)
+    assert np.array_equal(few, images[:400]) and np.array_equal(few_validation, validation_images[:100])
+
+
+def test_the_real_file_format_is_read(tmp_path, monkeypatch):
+    images = np.arange(3 * 28 * 28, dtype=np.uint8).reshape(3, 28, 28)
+    content = bytes([0, 0, 8, 3]) + np.array(images.shape, ">i4").tobytes() + images.tobytes()
+    path = tmp_path / "datasets" / "fashion-mnist" / "t10k-images-idx3-ubyte.gz"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(gzip.compress(content))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setitem(common.SHA256, "t10k-images-idx3-ubyte", common.hashlib.sha256(content).hexdigest())
+    assert np.array_equal(common.read_idx("t10k-images-idx3-ubyte"), images)
