@@ -75,8 +75,14 @@ class SearchFailed(Exception):
 def command(main):
     """Decorates a script's main(): what a user can cause ends in one line and an exit status, never in a traceback."""
 
+    def hook(kind, error, traceback):
+        if not isinstance(error, OSError):
+            sys.__excepthook__(kind, error, traceback)
+
     @functools.wraps(main)
     def run():
+        # On a full disk h5py complains once more, from a destructor, where nothing can catch it.
+        sys.excepthook, sys.unraisablehook = hook, lambda _: None
         try:
             main()
             sys.stdout.flush()
@@ -87,12 +93,10 @@ def command(main):
         except (OSError, tf.errors.OpError, kt.errors.FatalError) as error:
             status = 1
             reason = f"{str(error).splitlines()[0]}. Completed trials are kept: the same command goes on from here."
-            if isinstance(error, BrokenPipeError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python's own last flush fails as well
         else:
             return
-        print(f"{Path(sys.argv[0]).name}: {reason}", file=sys.stderr)
-        sys.exit(status)
+        print(f"{Path(sys.argv[0]).name}: {reason}", file=sys.stderr, flush=True)
+        os._exit(status)  # on a full disk or a closed pipe, closing files in good order would fail again
 
     return run
 
@@ -130,7 +134,7 @@ def argument_parser(description):
     number("--batch-size", 128, "images per training step (128)")
     number("--patience", 3, "end a trial after so many epochs without gain (3)")
     number("--seed", 1, "same seed, same result (1)", high=2**32 - 1)
-    number("--train-images", TRAIN_IMAGES, "only the first N images, and N/4 to validate: a quick look", 4, TRAIN_IMAGES)
+    number("--train-images", TRAIN_IMAGES, "only the first N, and N/4 to validate: a quick look", 4, TRAIN_IMAGES)
     number("--workers", 1, "trials at a time on this machine (1)")
     add = parser.add_argument
     add("--precision", choices=("auto", *PRECISIONS), default="auto", help="auto: the fastest of this hardware")

@@ -22,6 +22,7 @@ import tensorflow as tf
 
 import workers
 
+kt.src.config.DEBUG = False  # a failed trial is told in one line, not in a traceback
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -76,6 +77,8 @@ def check_settings(settings):
             f"{settings.project} holds a search with other settings ({changes}): "
             "--overwrite begins anew, another --results-dir keeps both"
         )
+    if workers.is_worker() and not stored:
+        raise common.BadInput(f"{path} can't be read: a worker needs the results folder of its chief")
     if path.exists() and not stored:
         print(f"{path} can't be read: left out, the settings of this command hold")
     if not workers.is_worker():
@@ -94,8 +97,7 @@ def open_project(settings, name):
     if missing := workers.missing_variables():
         raise common.BadInput(f"a parallel search needs {', '.join(missing)} in the environment as well")
     if workers.is_worker():
-        workers.end_with_parent()
-        workers.wait_for_chief()
+        workers.join_chief()
     else:
         holder = settings.results_dir / f"{name}.pid"
         settings.lock = filelock.FileLock(settings.results_dir / f"{name}.lock", blocking=False)
@@ -320,7 +322,8 @@ class Tuner(kt.Tuner):
         self.fit_arguments = args, kwargs
         oracle = self.oracle
         if workers.is_worker():
-            super().search(*args, **kwargs)
+            with workers.asking_chief():
+                super().search(*args, **kwargs)
             sys.exit()  # the rest is its chief's
         elif self.settings.workers == 1 and not workers.is_chief():
             super().search(*args, **kwargs)
@@ -332,15 +335,15 @@ class Tuner(kt.Tuner):
         keras.utils.set_random_seed(trial_seed(self.settings.seed, trial.trial_id))
         try:
             return super().run_trial(trial, *args, **kwargs)
+        except workers.WorkerError:
+            raise
         except Exception as error:
             reason = printable(textwrap.shorten(f"{type(error).__name__}: {error}", 200))
             if is_storage_error(error):  # not the trial's fault: end the search, keep the trial for the next run
-                raise kt.errors.FatalRuntimeError(reason) from error
+                code = getattr(error, "errno", None)  # h5py's own words are many
+                raise kt.errors.FatalRuntimeError(os.strerror(code) if code else reason) from error
             Path(self.get_trial_dir(trial.trial_id), "failure.txt").write_text(reason)
             raise
-
-    def pre_create_trial(self):
-        workers.wait_for_chief()
 
     def on_epoch_begin(self, trial, model, epoch, logs=None):
         self.epoch_started = time.monotonic()
@@ -348,9 +351,9 @@ class Tuner(kt.Tuner):
     def on_epoch_end(self, trial, model, epoch, logs=None):
         if not np.isfinite(logs["loss"]):
             raise kt.errors.FailedTrialError(f"the loss was {logs['loss']} in epoch {epoch + 1}")
-        workers.wait_for_chief()
-        # KerasTuner itself would keep the best epoch only.
-        self.oracle.update_trial(trial.trial_id, logs | {"seconds": time.monotonic() - self.epoch_started}, step=epoch)
+        logs = logs | {"seconds": time.monotonic() - self.epoch_started}
+        with workers.asking_chief():  # KerasTuner itself would keep the best epoch only
+            self.oracle.update_trial(trial.trial_id, logs, step=epoch)
 
     def save(self):
         """Writes nothing: the trials' own files are the whole state."""

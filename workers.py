@@ -4,21 +4,26 @@ KerasTuner's distributed engine does the work: one chief serves the oracle over 
 trials. KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT tell a process who it is.
 """
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what matters comes as a Python exception
 import grpc
+import keras_tuner as kt
 
 VARIABLES = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 PARENT_WATCH = "TUNING_WORKER_ENDS_WITH_STDIN"  # set for the workers that run_chief() starts
 
 
-class WorkerError(Exception):
-    """A worker and its chief can't work together; the text says why."""
+class WorkerError(kt.errors.FatalError):
+    """A worker and its chief can't work together; the text says why. Not the fault of the trial that it ends."""
 
 
 def is_chief():
@@ -42,25 +47,41 @@ def chief_address():
     return f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
 
 
-def wait_for_chief(seconds=40):
-    """Makes a worker wait until its chief answers, but not for the hour that KerasTuner would.
+def join_chief(seconds=40):
+    """Makes a worker wait until its chief answers, and end when it is gone, where KerasTuner would wait for an hour.
 
     Raises:
         WorkerError: the chief did not answer for so many seconds.
     """
-    if not is_worker():
-        return
+    if PARENT_WATCH in os.environ:  # our standard input is a pipe that closes with the chief, whatever ended it
+        threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
     with grpc.insecure_channel(chief_address()) as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=seconds)
         except grpc.FutureTimeoutError:
             raise WorkerError(f"no chief answers at {chief_address()}: is it running, and can this machine reach it?")
+    threading.Thread(target=_watch_chief, daemon=True).start()
 
 
-def end_with_parent():
-    """Ends a worker that run_chief() started as soon as the chief is gone, whatever ended it: its pipe to us closes."""
-    if PARENT_WATCH in os.environ:
-        threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
+def _watch_chief(seconds=5):
+    # Less time than a new chief takes to start: it would know nothing of the trial that is at work here.
+    address = os.environ["KERASTUNER_ORACLE_IP"], int(os.environ["KERASTUNER_ORACLE_PORT"])
+    reached = time.monotonic()
+    while time.monotonic() - reached < seconds:
+        with contextlib.suppress(OSError), socket.create_connection(address, timeout=seconds):
+            reached = time.monotonic()
+        time.sleep(0.5)
+    os.write(2, f"{Path(sys.argv[0]).name}: the chief at {chief_address()} is gone\n".encode())
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def asking_chief():
+    """Tells what goes wrong between a worker and its chief from what goes wrong in a trial."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise WorkerError(f"the chief at {chief_address()} failed: {error.details()}") from error
 
 
 class _LocalWorker:
@@ -73,11 +94,13 @@ class _LocalWorker:
 
     def start(self):
         self.starts += 1
+        self.errors = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [sys.executable, *sys.argv],
             env=self.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
+            stderr=self.errors,
             start_new_session=True,  # Ctrl-C is for the chief; its end is theirs
         )
 
@@ -88,24 +111,33 @@ class _LocalWorker:
             self.start()
             return False
         if status:
-            raise WorkerError(f"a worker ended with exit status {status}")
+            self.errors.seek(0)
+            lines = self.errors.read().decode(errors="replace").split("\n")
+            reason = next(filter(None, reversed(lines)), "").removeprefix(f"{Path(sys.argv[0]).name}: ")
+            raise WorkerError(f"a worker ended with exit status {status}: {reason}")
         return status == 0
 
 
 def _start_workers(count, gpus):
-    """Starts workers that share the cores, or take one GPU each, and names this process their chief."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    os.environ |= {
-        "KERASTUNER_TUNER_ID": "chief", "KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port,
-    }
-    threads = str(max(1, len(os.sched_getaffinity(0)) // count))
-    share = {"TF_NUM_INTRAOP_THREADS": os.environ.get("TF_NUM_INTRAOP_THREADS", threads)}
+    """Starts workers that share the cores, or take one GPU each."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # no such on macOS
+    share = {"TF_NUM_INTRAOP_THREADS": os.environ.get("TF_NUM_INTRAOP_THREADS", str(max(1, cores // count)))}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
     return [
-        _LocalWorker(number, share | ({"CUDA_VISIBLE_DEVICES": str(number % gpus)} if gpus else {}))
+        _LocalWorker(number, share | ({"CUDA_VISIBLE_DEVICES": visible[number % gpus]} if gpus else {}))
         for number in range(count)
     ]
+
+
+def _listen():
+    """Makes sure that the chief can listen at its address, which KerasTuner would share with another server."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((os.environ["KERASTUNER_ORACLE_IP"], int(os.environ["KERASTUNER_ORACLE_PORT"])))
+        except (OSError, ValueError, OverflowError) as error:
+            raise WorkerError(f"the chief can't listen at {chief_address()} ({error})")
+        return str(probe.getsockname()[1])
 
 
 def run_chief(oracle, count, gpus, serve):
@@ -120,15 +152,13 @@ def run_chief(oracle, count, gpus, serve):
     Raises:
         WorkerError: a worker can't do its work, or the port is taken.
     """
-    local = [] if is_chief() else _start_workers(count, gpus)
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((os.environ["KERASTUNER_ORACLE_IP"], int(os.environ["KERASTUNER_ORACLE_PORT"])))
-        except (OSError, ValueError, OverflowError) as error:
-            raise WorkerError(f"the chief can't listen at {chief_address()} ({error})")
+    starts_workers = not is_chief()
+    if starts_workers:
+        os.environ |= dict(zip(VARIABLES, ("chief", "127.0.0.1", "0")))
+    os.environ["KERASTUNER_ORACLE_PORT"] = _listen()  # 0: any that is free
     threading.Thread(target=serve, daemon=True).start()
-    if local:
+    if starts_workers:
+        local = _start_workers(count, gpus)
         while not all([worker.has_ended() for worker in local]):
             time.sleep(0.2)
         return

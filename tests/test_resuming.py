@@ -10,7 +10,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -32,7 +31,6 @@ OPTIONS = {
     RANDOM: ["--train-images", "200", "--epochs", "1", "--precision", "float32"],
     BAYESIAN: ["--train-images", "200", "--epochs", "1", "--precision", "float32", "--initial-points", "2"],
 }
-STATE_FILES = ("trials.csv", "summary.json", "best_model.keras")  # made from the trials' files
 DAMAGE = {
     "emptied": lambda content: b"",
     "one byte": lambda content: content[:1],
