@@ -82,7 +82,7 @@ def trials(folder, results_dir="keras_tuner_results"):
 
 
 def result(output):
-    return [line for line in output.splitlines() if "accuracy:" in line]
+    return [line for line in output.splitlines() if line.startswith(("Best validation accuracy", "Test accuracy"))]
 
 
 def free_port():
