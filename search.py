@@ -269,10 +269,8 @@ class ResumableOracle(kt.Oracle):
 
     @kt.synchronized
     def end_trial(self, trial):
-        # On their way from a worker, floats are rounded to 32 bits and messages are lost.
-        trial.hyperparameters = self.trials[trial.trial_id].hyperparameters
         folder = self.project / f"trial_{trial.trial_id}"
-        if trial.status != "COMPLETED":
+        if trial.status != "COMPLETED":  # its message is lost on the way from a worker
             trial.message = (folder / "failure.txt").read_text()
         super().end_trial(trial)
         with open(folder / "trial.json") as file:
@@ -292,7 +290,8 @@ class ResumableOracle(kt.Oracle):
             print(f"Best so far: {best.score:.4f}, trial {int(best.trial_id) + 1} ({describe(best.hyperparameters)})")
         ended = [each for each in self.trials.values() if each.status in ("COMPLETED", "FAILED")]
         left = self.max_trials - len(ended)
-        seconds = sum(map(seconds_trained, ended)) / len(ended) * left / max(1, len(self.ongoing_trials))
+        at_a_time = len(self.ongoing_trials) + 1  # the others' and the next in place of this
+        seconds = sum(map(seconds_trained, ended)) / len(ended) * left / at_a_time
         if left:
             print(f"Trials left: {left}, about {duration(seconds)}", flush=True)
 

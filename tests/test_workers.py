@@ -193,7 +193,7 @@ def test_a_missing_variable_is_named(name, begin):
 
 
 def test_a_worker_that_fails_to_start_ends_the_search_with_its_reason(begin, tmp_path):
-    broken = "import os\nif os.environ.get('KERASTUNER_TUNER_ID') == 'tuner1':\n    os.write(2, b'no GPU\\n'); os._exit(1)\n"
+    broken = "import os, sys\nif os.environ.get('KERASTUNER_TUNER_ID') == 'tuner1': os.write(2, b'no GPU'), os._exit(1)"
     (tmp_path / "sitecustomize.py").write_text(broken)
     status, _, errors = end(begin("--workers", "2", PYTHONPATH=str(tmp_path)))
     assert status == 1
