@@ -4,10 +4,13 @@
     python bayesian_tuning.py --max-trials 6 --train-images 4000          a quick look
 """
 
+import warnings
+
 import common  # first: it sets up TensorFlow before anything else imports it
 
 import keras_tuner as kt
 import numpy as np
+import sklearn.exceptions
 
 import results
 import search
@@ -19,7 +22,10 @@ class BayesianOptimization(search.ResumableOracle, kt.oracles.BayesianOptimizati
     def populate_space(self, trial_id):
         # KerasTuner doesn't store this sampler's state: seeded for each trial, a resumed search proposes the same.
         self._random_state = np.random.RandomState(search.trial_seed(self.seed, trial_id))
-        return super().populate_space(trial_id)
+        with warnings.catch_warnings():
+            # Of a kernel scale at its bound: with so few trials it often is, and nobody can act on it.
+            warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+            return super().populate_space(trial_id)
 
 
 @common.command

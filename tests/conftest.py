@@ -10,10 +10,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: takes minutes; leave it out with -m 'not slow'")
-
-
 def command(script, *args):
     """The command line of a script, as a list: a name in the repository's root, or a path."""
     return [sys.executable, str(ROOT / script), *map(str, args)]

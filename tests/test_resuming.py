@@ -531,31 +531,3 @@ def test_a_search_whose_trials_all_fail_ends_in_one_line(run, tmp_path):
     process = run(tmp_path / "failing.py", *options, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert_one_line(process, 1, "all trials failed", "can't build this")
     assert process.stdout.count("failed: ValueError: can't build this") == 4
-
-
-# --- Stress -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@both
-def test_a_search_killed_twenty_times_ends_as_if_it_had_not_been(script, start, run, references, tmp_path):
-    chance = random.Random(script)
-    project = tmp_path / FOLDERS[script]
-    before = {}
-    for i in range(20):
-        # Each run is let go on until a trial's file is new or written again: the kill is then within or after that.
-        def stamps():
-            return {path: path.stat().st_mtime_ns for path in project.glob("trial_*/*") if path.exists()}
-
-        old = stamps()
-        process = start(script, *arguments(script, tmp_path))
-        wait_until(lambda: process.poll() is not None or stamps() != old, process)
-        time.sleep(chance.choice((0, 0.001, 0.01, 2)) * chance.random())  # the random instant itself
-        process.kill()
-        process.communicate()
-        now = completed(project)
-        assert before.items() <= now.items()
-        before = now
-    assert run(script, *arguments(script, tmp_path)).returncode == 0
-    assert before.items() <= completed(project).items()
-    assert outcome(project) == outcome(references(script)[0] / FOLDERS[script])
