@@ -5,6 +5,7 @@ It goes on in search.py (how a search is run and resumed) and results.py (what i
 
 import argparse
 import contextlib
+import errno
 import functools
 import gzip
 import hashlib
@@ -72,11 +73,20 @@ class SearchFailed(Exception):
     """Something broke while running: one line on stderr, exit status 1."""
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_storage_error(error):
+    """Whether an exception is about files or the terminal; TensorFlow has errors of its own for these."""
+    reasons = [os.strerror(code) for code in (*NO_ROOM, errno.EROFS, errno.EIO)]
+    return isinstance(error, OSError) or any(reason in str(error) for reason in reasons)
+
+
 def command(main):
     """Decorates a script's main(): what a user can cause ends in one line and an exit status, never in a traceback."""
 
     def hook(kind, error, traceback):
-        if not isinstance(error, OSError):
+        if not is_storage_error(error):
             sys.__excepthook__(kind, error, traceback)
 
     @functools.wraps(main)

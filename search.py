@@ -1,7 +1,6 @@
 """How a search is run, stored and resumed: its folder, its oracle, its tuner."""
 
 import contextlib
-import errno
 import json
 import math
 import os
@@ -23,14 +22,6 @@ import tensorflow as tf
 import workers
 
 kt.src.config.DEBUG = False  # a failed trial is told in one line, not in a traceback
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def is_storage_error(error):
-    """Whether an exception is about files or the terminal; TensorFlow has errors of its own for these."""
-    reasons = [os.strerror(code) for code in (*NO_ROOM, errno.EROFS, errno.EIO)]
-    return isinstance(error, OSError) or any(reason in str(error) for reason in reasons)
 
 
 @contextlib.contextmanager
@@ -118,7 +109,7 @@ def open_project(settings, name):
                 "let it end, or take another --results-dir"
             )
         except OSError as error:
-            if error.errno in NO_ROOM:
+            if error.errno in common.NO_ROOM:
                 raise
             raise common.BadInput(f"--results-dir {settings.results_dir}: can't be written ({error.strerror})")
     check_settings(settings)
@@ -338,7 +329,7 @@ class Tuner(kt.Tuner):
             raise
         except Exception as error:
             reason = printable(textwrap.shorten(f"{type(error).__name__}: {error}", 200))
-            if is_storage_error(error):  # not the trial's fault: end the search, keep the trial for the next run
+            if common.is_storage_error(error):  # not the trial's fault: end the search, keep the trial for the next run
                 code = getattr(error, "errno", None)  # h5py's own words are many
                 raise kt.errors.FatalRuntimeError(os.strerror(code) if code else reason) from error
             Path(self.get_trial_dir(trial.trial_id), "failure.txt").write_text(reason)
