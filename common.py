@@ -93,6 +93,7 @@ def command(main):
     def run():
         # On a full disk h5py complains once more, from a destructor, where nothing can catch it.
         sys.excepthook, sys.unraisablehook = hook, lambda _: None
+        sys.stdout.reconfigure(line_buffering=True)  # so that no line is lost, however the process ends
         try:
             main()
             sys.stdout.flush()
