@@ -32,7 +32,7 @@ def start(folder, script, *options, **environment):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where both scripts have run a small search, and random search a second time elsewhere."""
+    """Where both scripts have run a small search."""
     folder = tmp_path_factory.mktemp("runs")
     for script in FOLDERS:
         process = start(folder, script, "--max-trials", "6", *SMALL)
