@@ -18,13 +18,17 @@ import zlib
 from pathlib import Path
 
 STARTED = time.monotonic()
+GO_ON = (
+    f"Completed trials are kept: the same command{' without --overwrite' * ('--overwrite' in sys.argv)} "
+    "goes on from here."
+)
 _STDERR = os.dup(2)
 
 
 def _end_on_signal(number, frame):
     # The files of a search are whole at every instant, so the process may end right here. os.write and os._exit:
     # the signal may have interrupted a print, and an exception could be taken for a failed trial.
-    os.write(_STDERR, b"\nInterrupted. Completed trials are kept: the same command goes on from here.\n")
+    os.write(_STDERR, f"\nInterrupted. {GO_ON}\n".encode())
     os._exit(128 + number)
 
 
@@ -96,17 +100,16 @@ def command(main):
         sys.stdout.reconfigure(line_buffering=True)  # so that no line is lost, however the process ends
         try:
             main()
-            sys.stdout.flush()
         except BadInput as error:
             status, reason = 2, error
         except (SearchFailed, workers.WorkerError) as error:
             status, reason = 1, error
         except (OSError, tf.errors.OpError, kt.errors.FatalError) as error:
             status = 1
-            reason = f"{str(error).splitlines()[0]}. Completed trials are kept: the same command goes on from here."
+            reason = f"{str(error).splitlines()[0]}. {GO_ON}"
         else:
             return
-        print(f"{Path(sys.argv[0]).name}: {reason}", file=sys.stderr, flush=True)
+        print(f"{Path(sys.argv[0]).name}: {reason}", file=sys.stderr)
         os._exit(status)  # on a full disk or a closed pipe, closing files in good order would fail again
 
     return run
@@ -273,7 +276,7 @@ def build_model(hp, precision):
         layers.Rescaling(1 / 255),
         layers.RandomFlip("horizontal"),
     ])
-    for filters in (16, 64, 128):
+    for filters in (16, 48, 96):
         model.add(layers.Conv2D(filters, 3, padding="same", use_bias=False))
         # Pooling comes first: normalisation and activation then handle a quarter of the values.
         model.add(layers.MaxPooling2D(padding="same"))
@@ -288,19 +291,28 @@ def build_model(hp, precision):
     return model
 
 
-def add_mirror_view(model, name):
-    """Wraps a trained model so that it averages its probabilities for an image and for the mirror image."""
+def average(networks, name):
+    """Makes one model of several trained ones: the mean of their probabilities for an image and for its mirror image.
+
+    Args:
+        networks: a list of models of build_model().
+        name: of the model to make.
+
+    Returns:
+        A compiled keras.Model that takes and gives what each of the networks does.
+    """
     images = keras.Input((28, 28))
-    network = keras.Sequential(model.layers)  # without the optimizer of its training
-    views = [network(images), network(keras.ops.flip(images, axis=2))]
-    averaged = keras.Model(images, keras.layers.Average(dtype="float32")(views), name=name)
-    averaged.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    return averaged
+    networks = [keras.Sequential(network.layers) for network in networks]  # without their optimizers
+    views = [network(view) for view in (images, keras.ops.flip(images, axis=2)) for network in networks]
+    model = keras.Model(images, keras.layers.Average(dtype="float32")(views), name=name)
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
 
 
 # --- Training ---------------------------------------------------------------------------------------------------------
 
-ANNEAL_EPOCHS = 8  # a trial's learning rate has by then come down to almost nothing, and the trial ends
+TRIAL_EPOCHS = 4  # are enough to tell good hyperparameters from bad ones
+FINAL_EPOCHS, FINAL_NETWORKS = 12, 3  # what the best of them are worth: the mean of three networks
 
 
 class CNN(kt.HyperModel):
@@ -313,9 +325,14 @@ class CNN(kt.HyperModel):
     def build(self, hp):
         return build_model(hp, self.settings.precision)
 
-    def fit(self, hp, model, images, labels, callbacks, **kwargs):
+    def fit(self, hp, model, *data, callbacks, **kwargs):
         """Trains one trial; see keras.Model.fit for the arguments and for what it returns."""
-        epochs = min(self.settings.epochs, ANNEAL_EPOCHS)
+        stopping = keras.callbacks.EarlyStopping("val_accuracy", patience=self.settings.patience)
+        epochs = min(self.settings.epochs, TRIAL_EPOCHS)
+        return self.train(hp, model, *data, epochs=epochs, callbacks=[*callbacks, stopping], **kwargs)
+
+    def train(self, hp, model, images, labels, epochs, **kwargs):
+        """Trains with a learning rate that warms up to the trial's own and is then annealed to almost nothing."""
         steps = epochs * math.ceil(len(images) / self.settings.batch_size)
         learning_rate = hp.get("learning_rate")
         model.optimizer.learning_rate = keras.optimizers.schedules.CosineDecay(
@@ -328,6 +345,22 @@ class CNN(kt.HyperModel):
             epochs=epochs,
             validation_batch_size=1000,
             verbose=1 if sys.stdout.isatty() else 2,  # a progress bar for a person, a line an epoch for a file
-            callbacks=[*callbacks, keras.callbacks.EarlyStopping("val_accuracy", patience=self.settings.patience)],
             **kwargs,
         )
+
+    def train_final(self, hp, *data, **kwargs):
+        """Trains the networks of the best model: each for longer than a trial, and without early stopping.
+
+        Returns:
+            A list of models that compute in float32, on any machine, and a list of their learning curves, each a
+            dictionary from the metric's name to a list of floats.
+        """
+        epochs = min(self.settings.epochs, FINAL_EPOCHS)
+        networks, curves = [], []
+        for number in range(1, FINAL_NETWORKS + 1):
+            print(f"Network {number} of {FINAL_NETWORKS}")
+            model = self.build(hp)
+            curves.append(self.train(hp, model, *data, epochs=epochs, **kwargs).history)
+            networks.append(build_model(hp, "float32"))
+            networks[-1].set_weights(model.get_weights())
+        return networks, curves

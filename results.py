@@ -37,26 +37,26 @@ def report(tuner, images, labels):
         common.SearchFailed: no trial was completed.
     """
     project = tuner.settings.project
-    model = tuner.best_model()
+    model, training = tuner.best_model()
     records = trial_records(tuner)
     probabilities = model.predict(images, batch_size=1000, verbose=0)
     write_csv(project / "trials.csv", records)
     for name, figure in {
         "progress": progress_figure(records),
         "hyperparameters": hyperparameters_figure(records),
-        "learning_curves": learning_curves_figure(records),
+        "learning_curves": learning_curves_figure(records, training),
         "confusion_matrix": confusion_matrix_figure(labels, probabilities),
         "mistakes": mistakes_figure(images, labels, probabilities),
     }.items():
         save_figure(project / f"{name}.png", figure)
 
     tuner.oracle.stopwatch.save()
-    summary = summarize(tuner, records, labels, probabilities)
+    summary = summarize(tuner, records, training, labels, probabilities)
     search.write_json(project / "summary.json", summary)
     print(f"\n{trials_table(records)}")
     compare(project, summary)
     print(f"\nModel, tables and pictures are in {search.printable(project)}")
-    print(f"\n{result_lines(summary)}", flush=True)
+    print(f"\n{result_lines(summary)}")
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def trial_records(tuner):
 
     `best_epoch` counts from 1, `seconds` are those in fit; `val_accuracy` and `best_epoch` of a failed trial are None.
     """
-    trials = [trial for trial in tuner.oracle.trials.values() if trial.status in ("COMPLETED", "FAILED")]
+    trials = filter(search.has_ended, tuner.oracle.trials.values())
     return [trial_record(tuner.oracle, trial) for trial in sorted(trials, key=lambda trial: int(trial.trial_id))]
 
 
@@ -150,12 +150,13 @@ def hardware():
     }
 
 
-def summarize(tuner, records, labels, probabilities):
+def summarize(tuner, records, training, labels, probabilities):
     """Everything about a finished search in one dictionary, as summary.json holds it.
 
     Args:
         tuner: a search.Tuner.
         records: its trial_records().
+        training: the content of its best_model.json.
         labels, probabilities: of the test images, of shape (n,), and as predicted by the best model, of shape (n, 10).
     """
     best = best_first(records)[0]
@@ -178,8 +179,9 @@ def summarize(tuner, records, labels, probabilities):
             "test_accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
             "test_loss": float(-np.log(np.maximum(confidence, 1e-7)).mean()),  # clipped as Keras does
         },
+        "best_model_training": training,
         "elapsed_seconds": tuner.oracle.stopwatch.seconds(),
-        "seconds_in_fit": sum(record["seconds"] for record in records),
+        "seconds_in_fit": sum(record["seconds"] for record in records) + training["seconds"],
         "trials": records,
     }
 
@@ -330,8 +332,11 @@ def hyperparameters_figure(records):
     return figure
 
 
-def learning_curves_figure(records):
-    """Validation accuracy after each epoch, one line a trial; the best trial's is bold, its best epoch marked."""
+def learning_curves_figure(records, training):
+    """Validation accuracy after each epoch, one line a trial; the best trial's is bold, its best epoch marked.
+
+    Dashed lines are the networks of the best model; `training` is the content of best_model.json.
+    """
     figure = empty_figure(3.8)
     ax = figure.subplots()
     best = best_first(records)[0]
@@ -346,6 +351,11 @@ def learning_curves_figure(records):
         else:
             ax.plot(epochs, accuracies, color=GREY, linewidth=1, label=others)
             others = None  # one entry of the legend for all
+    label = f"networks of the best model; together {training['val_accuracy']:.4f}"
+    for curves in training["networks"]:
+        accuracies = curves["val_accuracy"]
+        ax.plot(range(1, len(accuracies) + 1), accuracies, color=VERMILLION, linestyle="--", label=label)
+        label = None
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel=VAL_ACCURACY)
     figure.legend(loc="outside upper center", frameon=False)

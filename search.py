@@ -8,7 +8,6 @@ import shutil
 import sys
 import textwrap
 import time
-import warnings
 from pathlib import Path
 
 import common  # first: it sets up TensorFlow before anything else imports it
@@ -172,6 +171,11 @@ def trial_seed(seed, trial_id):
     return int(np.random.SeedSequence([seed, int(trial_id)]).generate_state(1)[0])
 
 
+def has_ended(trial):
+    """Whether the trial was completed or failed, rather than interrupted or not yet run."""
+    return trial.status in ("COMPLETED", "FAILED")
+
+
 class ResumableOracle(kt.Oracle):
     """Makes an oracle of KerasTuner resumable and lets it report: inherit from this class first, then from the oracle.
 
@@ -212,7 +216,7 @@ class ResumableOracle(kt.Oracle):
             except Exception:  # whatever a damaged file makes of its reader
                 print(f"{path} is damaged: left out, its trial is trained again")
                 continue
-            if trial.status in ("COMPLETED", "FAILED"):
+            if has_ended(trial):
                 ended[number] = trial
         for number in range(max(ended, default=-1) + 1):
             trial = ended.get(number)
@@ -242,7 +246,7 @@ class ResumableOracle(kt.Oracle):
             trial.metrics = type(trial.metrics)()  # a worker that was killed may have left some
             self.stopwatch.running = True
             name = f"Trial {int(trial.trial_id) + 1} of {self.max_trials}"
-            print(f"\n{name}: {describe(trial.hyperparameters)}", flush=True)
+            print(f"\n{name}: {describe(trial.hyperparameters)}")
         self.all_handed_out = trial.status == "STOPPED"
         return trial
 
@@ -253,8 +257,7 @@ class ResumableOracle(kt.Oracle):
         if workers.is_chief():  # else Keras shows each epoch
             print(
                 f"Trial {int(trial_id) + 1}, epoch {step + 1}: val_accuracy {metrics['val_accuracy']:.4f}, "
-                f"{metrics['seconds']:.1f} s",
-                flush=True,
+                f"{metrics['seconds']:.1f} s"
             )
         return trial
 
@@ -279,12 +282,12 @@ class ResumableOracle(kt.Oracle):
         best = self.get_best_trials(1)[0]
         if best.status == "COMPLETED":
             print(f"Best so far: {best.score:.4f}, trial {int(best.trial_id) + 1} ({describe(best.hyperparameters)})")
-        ended = [each for each in self.trials.values() if each.status in ("COMPLETED", "FAILED")]
+        ended = list(filter(has_ended, self.trials.values()))
         left = self.max_trials - len(ended)
         at_a_time = len(self.ongoing_trials) + 1  # the others' and the next in place of this
         seconds = sum(map(seconds_trained, ended)) / len(ended) * left / at_a_time
         if left:
-            print(f"Trials left: {left}, about {duration(seconds)}", flush=True)
+            print(f"Trials left: {left}, about {duration(seconds)}; then the best model is trained")
 
     def save(self):
         """Writes nothing: the trials' own files are the whole state."""
@@ -307,9 +310,9 @@ class Tuner(kt.Tuner):
 
     def search(self, *args, **kwargs):
         """Runs the trials that are left; takes the arguments of keras.Model.fit that a trial needs."""
-        if self.settings.tensorboard:  # KerasTuner gives each trial a folder and adds its hyperparameters
-            kwargs["callbacks"] = [keras.callbacks.TensorBoard(self.settings.project / "tensorboard")]
         self.fit_arguments = args, kwargs
+        if self.settings.tensorboard:  # KerasTuner gives each trial a folder and adds its hyperparameters
+            kwargs = kwargs | {"callbacks": [keras.callbacks.TensorBoard(self.settings.project / "tensorboard")]}
         oracle = self.oracle
         if workers.is_worker():
             with workers.asking_chief():
@@ -325,7 +328,7 @@ class Tuner(kt.Tuner):
         keras.utils.set_random_seed(trial_seed(self.settings.seed, trial.trial_id))
         try:
             return super().run_trial(trial, *args, **kwargs)
-        except workers.WorkerError:
+        except kt.errors.FatalError:
             raise
         except Exception as error:
             reason = printable(textwrap.shorten(f"{type(error).__name__}: {error}", 200))
@@ -349,12 +352,14 @@ class Tuner(kt.Tuner):
         """Writes nothing: the trials' own files are the whole state."""
 
     def best_model(self):
-        """Loads best_model.keras of a finished search; makes it where it is missing, damaged, or of another trial.
+        """Loads best_model.keras of a finished search; trains it where it is missing, damaged, or of another trial.
 
-        It computes in float32, on any machine, and takes raw images of shape (n, 28, 28), values 0 to 255.
+        KerasTuner's own advice (see its get_best_models): train the best hyperparameters anew, for longer than a trial.
 
         Returns:
-            A compiled keras.Model, named after the best trial.
+            A compiled keras.Model that computes in float32, on any machine, and takes raw images of shape (n, 28, 28),
+            values 0 to 255; and the content of best_model.json: the trial, the model's accuracy and loss on the
+            validation images, the seconds of its training, and its networks' learning curves.
 
         Raises:
             common.SearchFailed: no trial was completed.
@@ -362,35 +367,29 @@ class Tuner(kt.Tuner):
         trial = self.oracle.get_best_trials(1)[0]
         if trial.status != "COMPLETED":  # KerasTuner falls back on those
             raise common.SearchFailed(f"all trials failed, the last one with {trial.message}")
-        path, name = self.settings.project / "best_model.keras", f"trial_{int(trial.trial_id) + 1}"
-        if path.exists():
-            try:
-                model = keras.models.load_model(path)
-            except Exception:  # whatever a damaged file makes of its reader
-                print(f"{path} is damaged: made again from the trial's checkpoint")
-            else:
-                if model.name == name:
-                    return model
-        model = self.load_model(trial)
-        with whole_file(path) as draft:
-            common.add_mirror_view(model, name).save(draft)
-        return keras.models.load_model(path)
+        number = int(trial.trial_id) + 1
+        path = self.settings.project / "best_model.keras"
+        record, model = read_json(path.with_suffix(".json")), None
+        with contextlib.suppress(Exception):  # whatever a damaged file makes of its reader
+            model = keras.models.load_model(path)
+        if record.get("trial") == number and model and model.name == f"trial_{number}":
+            return model, record
+        if path.exists() and not (record and model):
+            print(f"{path} or its .json is damaged: the model is trained again")
 
-    def load_model(self, trial):
-        """Makes a trial's model from its checkpoint; trains the trial again where that is missing or damaged."""
-        checkpoint = self.settings.project / f"trial_{trial.trial_id}" / "checkpoint.weights.h5"
-        model = common.build_model(trial.hyperparameters, "float32")
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-                model.load_weights(checkpoint)
-            return model
-        except Exception:  # whatever a damaged file makes of its reader
-            print(f"{checkpoint} is missing or damaged: its trial is trained again", flush=True)
+        print(f"\nBest model: trained with the hyperparameters of trial {number}")
         self.oracle.stopwatch.running = True
-        trial.status, trial.metrics = "RUNNING", type(trial.metrics)()
+        keras.utils.set_random_seed(trial_seed(self.settings.seed, trial.trial_id))
         args, kwargs = self.fit_arguments
-        self.run_trial(trial, *args, **kwargs)
-        trial.status = "COMPLETED"
-        self.oracle.end_trial(trial)
-        return self.load_model(trial)
+        started = time.monotonic()
+        networks, curves = self.hypermodel.train_final(trial.hyperparameters, *args, **kwargs)
+        seconds = time.monotonic() - started
+        model = common.average(networks, f"trial_{number}")
+        loss, accuracy = model.evaluate(*kwargs["validation_data"], batch_size=1000, verbose=0)
+        print(f"Best model: val_accuracy {accuracy:.4f}, {duration(seconds)}")
+        with whole_file(path) as draft:
+            model.save(draft)
+        scores = {"trial": number, "val_accuracy": accuracy, "val_loss": loss, "seconds": seconds}
+        record = scores | {"networks": curves}
+        write_json(path.with_suffix(".json"), record)
+        return keras.models.load_model(path), record

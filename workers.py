@@ -107,7 +107,7 @@ class _LocalWorker:
     def has_ended(self):
         status = self.process.poll()
         if status is not None and status < 0 and self.starts < 4:
-            print(f"A worker was killed by signal {-status}: its trial is run again", flush=True)
+            print(f"A worker was killed by signal {-status}: its trial is run again")
             self.start()
             return False
         if status:

@@ -9,6 +9,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+RANDOM, BAYESIAN = "random_search_tuning.py", "bayesian_tuning.py"
+FOLDERS = {RANDOM: "fashion_mnist_cnn_random_search", BAYESIAN: "fashion_mnist_cnn_bayesian_optimization"}
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes minutes; -m 'not slow' leaves it out")
+
 
 def command(script, *args):
     """The command line of a script, as a list: a name in the repository's root, or a path."""

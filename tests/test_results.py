@@ -97,16 +97,22 @@ def test_data():
 def searched(tmp_path_factory):
     """The results folder of a search with one completed and one failed trial."""
     results_dir = tmp_path_factory.mktemp("searched")
-    train, validation = common.load_train_data(2000)
-    open_tuner(results_dir).search(*train, validation_data=validation)
+    finish(open_tuner(results_dir)).best_model()
     return results_dir
+
+
+def finish(tuner):
+    """Runs the trials that are left."""
+    train, validation = common.load_train_data(2000)
+    tuner.search(*train, validation_data=validation)
+    return tuner
 
 
 @pytest.fixture
 def tuner(searched, tmp_path):
     """The stored search, opened anew in a folder of its own."""
     shutil.copytree(searched, tmp_path / "copy")
-    return open_tuner(tmp_path / "copy")
+    return finish(open_tuner(tmp_path / "copy"))
 
 
 def best_trial(tuner):
@@ -138,14 +144,19 @@ def test_summary_tells_how_the_result_came_about(tuner, test_data):
     images, labels = test_data
     stored = json.loads((tuner.settings.project / "summary.json").read_text())
     best, (completed, failed) = stored["best"], stored["trials"]
-    loss, accuracy = tuner.best_model().evaluate(images, labels, batch_size=1000, verbose=0)
+    model, training = tuner.best_model()
+    loss, accuracy = model.evaluate(images, labels, batch_size=1000, verbose=0)
     assert best["test_accuracy"] == pytest.approx(accuracy) and best["test_loss"] == pytest.approx(loss, rel=1e-4)
     assert best["val_accuracy"] == completed["curves"]["val_accuracy"][0] == best_trial(tuner).score
     assert best["val_loss"] == completed["curves"]["val_loss"][0]
     assert best["hyperparameters"]["dropout"] == round(best["hyperparameters"]["dropout"], 1)
     assert completed["best_epoch"] == completed["epochs"] == 1 and completed["proposed_by"] == "random"
     assert failed["val_accuracy"] is None and failed["message"] == "ValueError: no ?[31mmore"
-    assert stored["seconds_in_fit"] == completed["seconds"] > 0
+    assert stored["best_model_training"] == training and training["trial"] == 1
+    loss, accuracy = model.evaluate(*common.load_train_data(2000)[1], batch_size=1000, verbose=0)
+    assert training["val_accuracy"] == pytest.approx(accuracy) and training["val_loss"] == pytest.approx(loss)
+    assert [len(curves["val_accuracy"]) for curves in training["networks"]] == [1, 1, 1]
+    assert stored["seconds_in_fit"] == pytest.approx(completed["seconds"] + training["seconds"])
     assert stored["settings"]["train_images"] == 2000 and stored["strategy"] == "random search" and stored["seed"] == 1
     assert set(stored["versions"]) == {"python", "tensorflow", "keras", "keras_tuner", "numpy"}
     assert stored["hardware"]["cores"] >= 1 and stored["hardware"]["cpu"]
@@ -175,28 +186,27 @@ def test_best_model_works_in_a_process_that_knows_nothing_of_this_project(tuner,
     assert "Warning" not in process.stderr
 
 
-def test_best_model_is_taken_from_its_file_while_that_is_the_best_trial_s(tuner, recwarn):
-    trial, project = best_trial(tuner), tuner.settings.project
-    made = tuner.best_model()
-    checkpoint = project / f"trial_{trial.trial_id}" / "checkpoint.weights.h5"
-    away = checkpoint.rename(project / "away")
-    for one, other in zip(tuner.best_model().weights, made.weights):
+def test_best_model_is_taken_from_its_file_while_that_is_the_best_trial_s(tuner, capsys):
+    made, training = tuner.best_model()
+    assert "trained" not in capsys.readouterr().out
+    of_another_trial = common.average([common.build_model(best_trial(tuner).hyperparameters, "float32")], "trial_7")
+    of_another_trial.save(tuner.settings.project / "best_model.keras")
+    again, training_again = tuner.best_model()
+    assert "trained with the hyperparameters of trial 1" in capsys.readouterr().out
+    for one, other in zip(again.weights, made.weights, strict=True):
         assert_allclose(one, other)
-    away.rename(checkpoint)
-
-    of_another_trial = common.add_mirror_view(common.build_model(trial.hyperparameters, "float32"), "trial_7")
-    of_another_trial.save(project / "best_model.keras")
-    assert tuner.best_model().name == "trial_1"
-    assert not [warning for warning in recwarn if "Skipping" in str(warning.message)]
+    assert training_again["val_accuracy"] == training["val_accuracy"]
 
 
-def test_a_damaged_best_model_is_made_again_from_the_checkpoint(tuner, capsys):
-    path = tuner.settings.project / "best_model.keras"
-    made = tuner.best_model()
-    path.write_bytes(path.read_bytes()[:5000])
-    for one, other in zip(tuner.best_model().weights, made.weights):
+@pytest.mark.parametrize("suffix", [".keras", ".json"])
+def test_a_damaged_best_model_is_told_and_trained_again(suffix, tuner, capsys):
+    path = (tuner.settings.project / "best_model.keras").with_suffix(suffix)
+    made, _ = tuner.best_model()
+    path.write_bytes(path.read_bytes()[:200])
+    again, _ = tuner.best_model()
+    for one, other in zip(again.weights, made.weights, strict=True):
         assert_allclose(one, other)
-    assert "damaged" in capsys.readouterr().out
+    assert f"{path.with_suffix('.keras')} or its .json is damaged" in capsys.readouterr().out
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------------
@@ -305,14 +315,19 @@ def test_hyperparameters_are_drawn_one_by_one_with_a_ring_around_the_best():
 
 
 def test_learning_curves_make_the_best_trial_stand_out():
-    figure = results.learning_curves_figure(RECORDS)
-    lines = figure.axes[0].lines
+    networks = [{"val_accuracy": [0.8, 0.9, 0.95, 0.96]}, {"val_accuracy": [0.7, 0.8, 0.9, 0.91]}]
+    figure = results.learning_curves_figure(RECORDS, {"val_accuracy": 0.97, "networks": networks})
+    *lines, one, other = figure.axes[0].lines
+    for line, curves in zip((one, other), networks):
+        assert line.get_ydata().tolist() == curves["val_accuracy"] and line.get_xdata().tolist() == [1, 2, 3, 4]
     for line, stored in zip(lines, RECORDS, strict=True):
         assert_allclose(line.get_ydata(), stored["curves"]["val_accuracy"])
         assert line.get_xdata()[0] == 1
     assert lines[4].get_linewidth() > 2 * lines[0].get_linewidth() and lines[4].get_markevery() == [1]
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["other trials", "trial 5, the best: 0.9400 in epoch 2"]
+    assert legend == [
+        "other trials", "trial 5, the best: 0.9400 in epoch 2", "networks of the best model; together 0.9700"
+    ]
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import common  # first: it sets up TensorFlow before anything else imports it
@@ -15,19 +14,17 @@ import common  # first: it sets up TensorFlow before anything else imports it
 import keras_tuner as kt
 import numpy as np
 import pytest
+from conftest import BAYESIAN, FOLDERS, RANDOM, command
 
 import bayesian_tuning
 import random_search_tuning
 
-ROOT = Path(common.__file__).parent
-RANDOM, BAYESIAN = "random_search_tuning.py", "bayesian_tuning.py"
 SMALL = ("--epochs", "1", "--train-images", "400")
-FOLDERS = {RANDOM: "fashion_mnist_cnn_random_search", BAYESIAN: "fashion_mnist_cnn_bayesian_optimization"}
 
 
 def start(folder, script, *options, **environment):
-    command, environment = [sys.executable, ROOT / script, *options], os.environ | environment
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    options, environment = command(script, *options), os.environ | environment
+    return subprocess.run(options, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +76,8 @@ def test_progress_tells_trial_epochs_best_and_what_is_left(folder, script):
     for number, row in enumerate(trials(folder, script), start=1):
         assert f"Trial {number} of 6: units {row['units']}, dropout {float(row['dropout']):.1f}, " in output
         assert re.search(rf"Trial {number} of 6: val_accuracy {float(row['val_accuracy']):.4f} in epoch 1, 0h", output)
-    assert len(re.findall(r"\d+s - .* accuracy: [\d.]+ .* val_accuracy: [\d.]+", output)) == 6
+    epochs = re.findall(r"\d+s - .* accuracy: [\d.]+ .* val_accuracy: [\d.]+", output)
+    assert len(epochs) == 6 + common.FINAL_NETWORKS
     assert [int(left) for left in re.findall(r"Trials left: (\d), about 0h", output)] == [5, 4, 3, 2, 1]
     best_so_far = [float(score) for score in re.findall(r"Best so far: (0\.\d{4}), trial", output)]
     assert best_so_far == sorted(best_so_far) and len(best_so_far) == 6

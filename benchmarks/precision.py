@@ -1,0 +1,48 @@
+"""Whether the precision chosen for this hardware costs accuracy: the best model's training in both, with three seeds.
+
+    python benchmarks/precision.py [--epochs 8]
+
+Prints a Markdown table of validation accuracies, for one fixed set of hyperparameters.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import common  # first: it sets up TensorFlow before anything else imports it
+
+import keras
+
+HYPERPARAMETERS = {"units": 256, "dropout": 0.3, "learning_rate": 3e-3, "optimizer": "adam"}
+SEEDS = (1, 2, 3)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=8)
+    epochs = parser.parse_args().epochs
+    train, validation = common.load_train_data()
+    hp = common.search_space()
+    hp.values = dict(HYPERPARAMETERS)
+    print(f"{HYPERPARAMETERS}, {epochs} epochs\n")
+    print(f"| precision | {' | '.join(f'seed {seed}' for seed in SEEDS)} | mean | seconds per epoch |")
+    print(f"| --- |{' --- |' * (len(SEEDS) + 2)}")
+    for precision in ("float32", common.fastest_precision()):
+        accuracies, started = [], time.monotonic()
+        for seed in SEEDS:
+            settings = common.argument_parser("").parse_args(["--precision", precision])
+            cnn = common.CNN(settings)
+            keras.utils.set_random_seed(seed)
+            history = cnn.train(hp, cnn.build(hp), *train, epochs=epochs, validation_data=validation)
+            accuracies.append(history.history["val_accuracy"][-1])
+        seconds = (time.monotonic() - started) / epochs / len(SEEDS)
+        cells = [f"{accuracy:.4f}" for accuracy in (*accuracies, statistics.mean(accuracies))]
+        print(f"| {precision} | {' | '.join(cells)} | {seconds:.1f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Random search against Bayesian optimisation: both full default searches for seeds 1 to 5, on the real data.
+
+    python benchmarks/study.py             searches, trains the best hyperparameters again, and reports; goes on where
+                                           it was interrupted
+    python benchmarks/study.py --report    the tables and pictures from the committed files alone
+
+Each search is a line in searches.csv, each of their trials one in trials.csv, each repeated training of the best
+hyperparameters one in repeated.csv. Both strategies start from the same four trials, so they are compared seed by seed.
+"""
+
+import argparse
+import csv
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import common  # first: it sets up TensorFlow before anything else imports it
+
+import keras
+import numpy as np
+import scipy.stats
+from matplotlib.ticker import MaxNLocator
+
+import results
+import search
+
+SEEDS = range(1, 6)
+SCRIPTS = {"random search": "random_search_tuning.py", "Bayesian optimization": "bayesian_tuning.py"}
+SEARCHES, TRIALS, REPEATED = (HERE / name for name in ("searches.csv", "trials.csv", "repeated.csv"))
+
+
+def read(path):
+    """The rows of a CSV file as dictionaries, with numbers where they are numbers; none where there is no file."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return [{name: number(text) for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def number(text):
+    """The number that a cell holds, else its text; None where it is empty."""
+    try:
+        return float(text)
+    except ValueError:
+        return text or None
+
+
+def append(path, rows):
+    """Adds rows to a CSV file."""
+    new = not path.exists()
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def run_search(strategy, seed, folder):
+    """Runs one search, or prints that of an earlier run again, and appends it to searches.csv and trials.csv."""
+    command = [sys.executable, HERE.parent / SCRIPTS[strategy], "--seed", str(seed), "--results-dir", folder]
+    subprocess.run(command, check=True)
+    paths = (path / "summary.json" for path in folder.iterdir() if path.is_dir())
+    summary = next(each for path in paths if (each := search.read_json(path))["strategy"] == strategy)
+    best, hardware = summary["best"], summary["hardware"]
+    key = {"strategy": strategy, "seed": seed}
+    append(TRIALS, [
+        key | {name: value for name, value in trial.items() if name not in ("curves", "message")}
+        for trial in summary["trials"]
+    ])
+    append(SEARCHES, [key | {
+        "val_accuracy": best["val_accuracy"],
+        "best_model_val_accuracy": summary["best_model_training"]["val_accuracy"],
+        "test_accuracy": best["test_accuracy"],
+        "seconds": round(summary["elapsed_seconds"], 1),
+        "trial": best["trial"],
+        **best["hyperparameters"],
+        "precision": summary["precision"],
+        "hardware": ", ".join([hardware["cpu"], f"{hardware['cores']} cores", *hardware["gpus"]]),
+        "versions": ", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
+    }])
+
+
+def repeat_training(seed):
+    """Trains the best hyperparameters of all searches again with another seed and appends it to repeated.csv."""
+    best = max(read(SEARCHES), key=lambda row: row["best_model_val_accuracy"])
+    hp = common.search_space()
+    hp.values = {name: best[name] for name in results.HYPERPARAMETERS} | {"units": int(best["units"])}
+    settings = common.argument_parser("").parse_args(["--precision", best["precision"]])
+    train, validation = common.load_train_data()
+    keras.utils.set_random_seed(1000 + seed)
+    networks, _ = common.CNN(settings).train_final(hp, *train, validation_data=validation)
+    model = common.average(networks, "repeated")
+    accuracies = [
+        model.evaluate(*data, batch_size=1000, verbose=0)[1] for data in (validation, common.load_test_data())
+    ]
+    append(REPEATED, [{"seed": seed, "val_accuracy": accuracies[0], "test_accuracy": accuracies[1], **hp.values}])
+
+
+def paired_difference(searches, name):
+    """Bayesian optimisation's mean lead over random search, seed by seed, and what can be said of it.
+
+    Returns:
+        The mean difference, its standard deviation over the seeds, the bounds of its 95% interval (Student's t), and
+        the number of seeds whose interval would exclude zero if mean and standard deviation stayed what they are.
+    """
+    values = {(row["strategy"], row["seed"]): row[name] for row in searches}
+    random, bayesian = SCRIPTS
+    differences = [values[bayesian, seed] - values[random, seed] for seed in SEEDS]
+    mean, deviation = statistics.mean(differences), statistics.stdev(differences)
+    low, high = scipy.stats.ttest_1samp(differences, 0).confidence_interval()
+    enough = next(
+        (n for n in range(2, 100_000) if scipy.stats.t.ppf(0.975, n - 1) * deviation / n**0.5 < abs(mean)), None
+    )
+    return mean, deviation, low, high, enough
+
+
+def report():
+    """The tables of the README, as Markdown."""
+    searches, repeated = read(SEARCHES), read(REPEATED)
+    lines = [f"| mean and standard deviation over {len(SEEDS)} seeds | {' | '.join(SCRIPTS)} |", "| --- | --- | --- |"]
+    for name, title, form in (
+        ("val_accuracy", "best validation accuracy", "{:.4f} ± {:.4f}"),
+        ("test_accuracy", "test accuracy", "{:.4f} ± {:.4f}"),
+        ("seconds", "seconds", "{:.0f} ± {:.0f}"),
+    ):
+        cells = [[row[name] for row in searches if row["strategy"] == strategy] for strategy in SCRIPTS]
+        cells = [form.format(statistics.mean(cell), statistics.stdev(cell)) for cell in cells]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    lines.append("")
+    for name, title in (("val_accuracy", "best validation accuracy"), ("test_accuracy", "test accuracy")):
+        mean, deviation, low, high, enough = paired_difference(searches, name)
+        lines.append(
+            f"Bayesian optimisation's lead in {title}, paired by seed: {mean:+.4f}, 95% interval {low:+.4f} to "
+            f"{high:+.4f}; seeds whose interval would exclude zero at this mean and spread: {enough}"
+        )
+    accuracies = [row["test_accuracy"] for row in repeated]
+    lines.append(
+        f"The best hyperparameters trained again with {len(accuracies)} seeds: test accuracy "
+        f"{statistics.mean(accuracies):.4f} ± {statistics.stdev(accuracies):.4f}"
+    )
+    return "\n".join(lines)
+
+
+def progress_figure(trials):
+    """The best validation accuracy so far after each trial: mean over the seeds, and the range between them."""
+    figure = results.empty_figure(3.8)
+    ax = figure.subplots()
+    for strategy, colour, style in zip(SCRIPTS, (results.BLUE, results.VERMILLION), ("-", "--")):
+        curves = np.array([
+            results.best_so_far([row for row in trials if (row["strategy"], row["seed"]) == (strategy, seed)])
+            for seed in SEEDS
+        ])
+        numbers = range(1, curves.shape[1] + 1)
+        ax.plot(numbers, curves.mean(axis=0), style, color=colour, linewidth=2.5, label=strategy)
+        ax.fill_between(numbers, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="trial", ylabel=f"best {results.VAL_ACCURACY} so far")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results-dir", type=Path, default="study_results", help="of the searches (study_results)")
+    parser.add_argument("--report", action="store_true")
+    settings = parser.parse_args()
+    if not settings.report:
+        for seed in SEEDS:
+            for strategy in SCRIPTS:
+                if (strategy, seed) not in {(row["strategy"], row["seed"]) for row in read(SEARCHES)}:
+                    run_search(strategy, seed, settings.results_dir / f"seed_{seed}")
+        for seed in SEEDS:
+            if seed not in {row["seed"] for row in read(REPEATED)}:
+                repeat_training(seed)
+    trials = read(TRIALS)
+    results.save_figure(HERE / "progress.png", progress_figure(trials))
+    results.save_figure(HERE / "hyperparameters.png", results.hyperparameters_figure(trials))
+    print(report())
+
+
+if __name__ == "__main__":
+    main()

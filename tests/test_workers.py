@@ -1,0 +1,188 @@
+"""Parallel search with real processes on the loopback: the same result, and no fault that hangs or leaves a process."""
+
+import csv
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import FOLDERS, RANDOM, command
+
+SMALL = ("--max-trials", "3", "--epochs", "1", "--train-images", "400")
+THREADS = {"TF_NUM_INTRAOP_THREADS": "1"}
+TIMEOUT = 300  # a hang, on any machine
+
+
+@pytest.fixture
+def begin(start):
+    """begin(*options, **environment) starts a small search in a process group of its own."""
+
+    def begin(*options, **environment):
+        return start(RANDOM, *SMALL, *options, env=os.environ | THREADS | environment, start_new_session=True)
+
+    return begin
+
+
+def end(process):
+    """The exit status, the output and the errors of a process."""
+    output, errors = process.communicate(timeout=TIMEOUT)
+    return process.returncode, output, errors
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def read_until(process, text):
+    """Waits for a line of output that contains the text."""
+    for line in process.stdout:
+        if text in line:
+            return
+    pytest.fail(f"ended without {text!r}: {process.stderr.read()}")
+
+
+def at_work(folder):
+    """The process ids of our script whose working directory is the folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            here = Path(os.readlink(path / "cwd")) == folder
+            if here and RANDOM.encode() in (path / "cmdline").read_bytes():
+                found.append(int(path.name))
+        except OSError:  # it has ended meanwhile
+            pass
+    return found
+
+
+def workers_of(process, folder):
+    return [number for number in at_work(folder) if number != process.pid]
+
+
+def trials(folder):
+    with open(folder / "keras_tuner_results" / FOLDERS[RANDOM] / "trials.csv", newline="") as file:
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+
+
+def result(output):
+    return [line for line in output.splitlines() if line.startswith(("Best validation accuracy", "Test accuracy"))]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def variables(name, port):
+    return {"KERASTUNER_TUNER_ID": name, "KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port)}
+
+
+def assert_one_line(errors, *texts):
+    assert errors.strip().count("\n") == 0 and "Traceback" not in errors, errors
+    assert all(text in errors for text in texts), errors
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory):
+    """The trials and the result of the search with one worker."""
+    folder = tmp_path_factory.mktemp("serial")
+    process = subprocess.run(
+        command(RANDOM, *SMALL), cwd=folder, env=os.environ | THREADS, capture_output=True, text=True, timeout=TIMEOUT
+    )
+    assert process.returncode == 0, process.stderr
+    return trials(folder), result(process.stdout)
+
+
+def test_two_workers_give_the_same_result_without_noise_and_a_second_run_starts_none(begin, serial, tmp_path):
+    status, output, errors = end(begin("--workers", "2"))
+    assert (status, errors) == (0, "")
+    assert (trials(tmp_path), result(output)) == serial
+    status, output, errors = end(begin("--workers", "2"))
+    assert (status, errors, result(output)) == (0, "", serial[1])
+    assert "units" not in output.partition("trial  units")[0]  # no trial was run
+
+
+def test_chief_and_workers_told_by_the_environment_give_the_same_result(begin, serial, tmp_path):
+    port = free_port()
+    chief = begin(**variables("chief", port))
+    workers = [begin("--overwrite", **variables(f"tuner{number}", port)) for number in range(2)]
+    status, output, errors = end(chief)
+    assert (status, errors) == (0, "")
+    assert (trials(tmp_path), result(output)) == serial
+    for worker in workers:
+        status, output, errors = end(worker)
+        assert (status, errors) == (0, "") and "Test accuracy" not in output
+
+
+def test_the_trial_of_a_killed_worker_is_run_again(begin, serial, tmp_path):
+    chief = begin("--workers", "2")
+    read_until(chief, "Trial 2 of 3")
+    os.kill(workers_of(chief, tmp_path)[0], signal.SIGKILL)
+    status, output, errors = end(chief)
+    assert (status, errors) == (0, "") and "killed by signal 9" in output
+    assert (trials(tmp_path), result(output)) == serial
+
+
+@pytest.mark.parametrize("number, whole_group", [
+    (signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGKILL, False),
+])
+def test_a_chief_that_is_ended_takes_its_workers_along_and_can_go_on(number, whole_group, begin, serial, tmp_path):
+    chief = begin("--workers", "2")
+    read_until(chief, "Trial 2 of 3")
+    assert len(workers_of(chief, tmp_path)) == 2
+    (os.killpg if whole_group else os.kill)(chief.pid, number)
+    status, _, errors = end(chief)
+    assert status == (-number if number == signal.SIGKILL else 128 + number)
+    assert "Traceback" not in errors
+    wait_until(lambda: not at_work(tmp_path))
+    status, output, errors = end(begin("--workers", "2"))
+    assert (status, errors) == (0, "")
+    assert (trials(tmp_path), result(output)) == serial
+
+
+def test_a_worker_of_another_machine_ends_when_its_chief_is_killed(begin):
+    port = free_port()
+    chief, worker = begin(**variables("chief", port)), begin(**variables("tuner0", port))
+    read_until(chief, "Trial 1 of 3")
+    chief.kill()
+    status, _, errors = end(worker)
+    assert status == 1
+    assert_one_line(errors, "chief", port)
+
+
+def test_a_worker_without_a_chief_says_so_with_the_address(begin):
+    port = free_port()
+    status, _, errors = end(begin(**variables("tuner0", port)))
+    assert status == 1
+    assert_one_line(errors, f"127.0.0.1:{port}")
+
+
+def test_a_chief_whose_port_is_taken_says_so(begin):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        status, _, errors = end(begin(**variables("chief", port)))
+    assert status == 1
+    assert_one_line(errors, f"127.0.0.1:{port}")
+
+
+def test_a_missing_variable_is_named(begin):
+    status, _, errors = end(begin(KERASTUNER_TUNER_ID="chief", KERASTUNER_ORACLE_IP="127.0.0.1"))
+    assert status == 2
+    assert_one_line(errors, "KERASTUNER_ORACLE_PORT")
+
+
+def test_a_worker_that_fails_to_start_ends_the_search_with_its_reason(begin, tmp_path):
+    broken = "import os, sys\nif os.environ.get('KERASTUNER_TUNER_ID') == 'tuner1': os.write(2, b'no GPU'), os._exit(1)"
+    (tmp_path / "sitecustomize.py").write_text(broken)
+    status, _, errors = end(begin("--workers", "2", PYTHONPATH=str(tmp_path)))
+    assert status == 1
+    assert_one_line(errors, "no GPU")
+    wait_until(lambda: not at_work(tmp_path))
