@@ -156,14 +156,27 @@ def run_chief(oracle, count, gpus, serve):
     if starts_workers:
         os.environ |= dict(zip(VARIABLES, ("chief", "127.0.0.1", "0")))
     os.environ["KERASTUNER_ORACLE_PORT"] = _listen()  # 0: any that is free
-    threading.Thread(target=serve, daemon=True).start()
+    failures = []
+
+    def serve_or_tell():
+        try:
+            serve()
+        except Exception as error:
+            failures.append(error)
+
+    def wait():
+        if failures:
+            raise failures[0]
+        time.sleep(0.2)
+
+    threading.Thread(target=serve_or_tell, daemon=True).start()
     if starts_workers:
         local = _start_workers(count, gpus)
         while not all([worker.has_ended() for worker in local]):
-            time.sleep(0.2)
+            wait()
         return
     while not oracle.all_handed_out or oracle.ongoing_trials:
-        time.sleep(0.2)
+        wait()
     farewell = time.monotonic() + 5
     while oracle.tuner_ids and time.monotonic() < farewell:  # let the other workers hear that there is no more to do
-        time.sleep(0.2)
+        wait()

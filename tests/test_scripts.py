@@ -14,7 +14,10 @@ import common  # first: it sets up TensorFlow before anything else imports it
 import keras_tuner as kt
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import BAYESIAN, FOLDERS, RANDOM, command
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import bayesian_tuning
 import random_search_tuning
@@ -151,6 +154,30 @@ def test_same_seed_gives_the_same_result_digit_for_digit(folder, script):
 def test_another_seed_gives_other_trials(folder):
     assert start(folder, RANDOM, "--max-trials", "1", *SMALL, "--seed", "2", "--results-dir", "two").returncode == 0
     assert hyperparameters(trials(folder, RANDOM, "two"))[0] not in hyperparameters(trials(folder, RANDOM))
+
+
+def test_tensorboard_gets_each_trial_s_learning_curves_and_hyperparameters(tmp_path):
+    process = start(tmp_path, RANDOM, "--max-trials", "2", *SMALL, "--tensorboard")
+    assert process.returncode == 0 and process.stderr == "", process.stderr
+    logs = tmp_path / "keras_tuner_results" / FOLDERS[RANDOM] / "tensorboard"
+    folders = sorted(path for path in logs.iterdir() if path.is_dir())
+    for folder, row in zip(folders, trials(tmp_path, RANDOM), strict=True):
+        accumulators = {path.parent: EventAccumulator(str(path)) for path in folder.rglob("events*")}
+        for accumulator in accumulators.values():
+            accumulator.Reload()
+        accuracies, = (
+            [tf.make_ndarray(event.tensor_proto).item() for event in accumulator.Tensors("epoch_accuracy")]
+            for path, accumulator in accumulators.items() if path.name == "validation"
+        )
+        assert accuracies == pytest.approx([float(row["val_accuracy"])])
+        content, = (
+            accumulator.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+            for accumulator in accumulators.values()
+            if "_hparams_/session_start_info" in accumulator.Tags()["tensors"]
+        )
+        stored = HParamsPluginData.FromString(content).session_start_info.hparams
+        assert stored["learning_rate"].number_value == pytest.approx(float(row["learning_rate"]))
+        assert stored["optimizer"].string_value == row["optimizer"]
 
 
 # --- Options ----------------------------------------------------------------------------------------------------------
