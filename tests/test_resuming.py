@@ -331,47 +331,43 @@ def test_an_interrupted_search_goes_on_and_ends_as_if_it_had_not_been(script, st
     assert outcome(project) == outcome(references(script)[0] / FOLDERS[script])
 
 
-def kill_and_resume(script, folder, times):
-    """Kills a search at seeded random instants, every other one while a file is written, then lets it end."""
-    project, chance = folder / FOLDERS[script], random.Random(script)
+def state(project):
+    """The time and size of each state file, those half written included."""
+    found = {}
+    for path in (*project.glob("*.json"), *project.glob("*.keras"), *project.glob("trial_*/*")):
+        with contextlib.suppress(FileNotFoundError):  # a draft that has just taken its place
+            found[path] = path.stat().st_mtime_ns, path.stat().st_size
+    return found
+
+
+def kill_and_resume(script, results_dir, kills):
+    """Kills a search at seeded random instants, every other time while it writes a file, then lets it end."""
+    project, chance, killed = results_dir / FOLDERS[script], random.Random(script), 0
     options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    killed = 0
-    for number in range(times):
-        process = subprocess.Popen(command(script, *arguments(script, folder, "--max-trials", "10")), **options)
-        deadline, writes = time.monotonic() + chance.uniform(2, 14), chance.randint(1, 8)
-        state = files(project)
+    for number in range(kills):
+        process = subprocess.Popen(command(script, *arguments(script, results_dir)), **options)
+        deadline, writes = time.monotonic() + chance.uniform(2, 12), chance.randint(1, 6)
+        before = state(project)
         while process.poll() is None and (writes if number % 2 else time.monotonic() < deadline):
-            if (now := files(project)) != state:
-                state, writes = now, writes - 1
+            if (now := state(project)) != before:
+                before, writes = now, writes - 1
             time.sleep(0.002)
         process.kill()
         errors = process.communicate()[1]
         assert process.returncode in (0, -signal.SIGKILL), errors
         killed += process.returncode != 0
-    assert killed >= times / 2
-    process = subprocess.run(command(script, *arguments(script, folder, "--max-trials", "10")), **options)
+    process = subprocess.run(command(script, *arguments(script, results_dir)), **options)
     assert process.returncode == 0, process.stderr
+    assert killed > kills / 2  # the others came after the end
     return outcome(project)
 
 
-def files(project):
-    """The name, time and size of each state file, those half written included."""
-    found = {}
-    for path in (*project.glob("*.json"), *project.glob("*.keras"), *project.glob("trial_*/*")):
-        with contextlib.suppress(FileNotFoundError):  # a draft that has taken its place
-            found[path] = path.stat().st_mtime_ns, path.stat().st_size
-    return found
-
-
 @pytest.mark.slow
-def test_twenty_kills_at_random_instants_lose_and_change_nothing(tmp_path):
+def test_twenty_kills_at_random_instants_lose_and_change_nothing(references, tmp_path):
+    expected = {script: outcome(references(script)[0] / FOLDERS[script]) for script in FOLDERS}
     with ThreadPoolExecutor() as pool:
-        ends = {
-            (script, times): pool.submit(kill_and_resume, script, tmp_path / f"{script}, {times} kills", times)
-            for times in (20, 0) for script in FOLDERS
-        }
-    for script in FOLDERS:
-        assert ends[script, 20].result() == ends[script, 0].result()
+        ends = {script: pool.submit(kill_and_resume, script, tmp_path / script, 10) for script in FOLDERS}
+    assert {script: end.result() for script, end in ends.items()} == expected
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
