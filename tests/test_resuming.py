@@ -230,12 +230,14 @@ def data():
     return common.load_train_data(200)
 
 
-@damages
-@pytest.mark.parametrize("name", ["best_model.keras", "best_model.json"])
+@pytest.mark.parametrize("name, damage", [
+    ("best_model.keras", "emptied"), ("best_model.keras", "half"), ("best_model.keras", "garbage"),
+    ("best_model.json", "emptied"), ("best_model.json", "half"), ("best_model.json", "a list"),
+])
 def test_a_damaged_best_model_is_told_and_trained_again(name, damage, finished, data, capsys):
     project = finished(RANDOM)
     files, made = trial_files(project), keras.models.load_model(project / "best_model.keras").get_weights()
-    spoil(project / name, damage)
+    spoil(project / name, DAMAGE[damage])
     tuner = open_tuner(RANDOM, project)
     train, validation = data
     tuner.search(*train, validation_data=validation)
