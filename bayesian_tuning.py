@@ -36,6 +36,7 @@ def main():
     settings = parser.parse_args()
     search.open_project(settings, "fashion_mnist_cnn_bayesian_optimization")
     train, validation = common.load_train_data(settings.train_images)
+    test = common.load_test_data()  # already here: a damaged file is told before anything is trained
 
     oracle = BayesianOptimization(
         objective="val_accuracy",
@@ -48,7 +49,7 @@ def main():
     tuner = search.Tuner(oracle, common.CNN(settings), settings)
     tuner.search(*train, validation_data=validation)
 
-    results.report(tuner, *common.load_test_data())
+    results.report(tuner, *test)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ def main():
     settings = common.argument_parser(__doc__).parse_args()
     search.open_project(settings, "fashion_mnist_cnn_random_search")
     train, validation = common.load_train_data(settings.train_images)
+    test = common.load_test_data()  # already here: a damaged file is told before anything is trained
 
     oracle = RandomSearch(
         objective="val_accuracy",
@@ -31,7 +32,7 @@ def main():
     tuner = search.Tuner(oracle, common.CNN(settings), settings)
     tuner.search(*train, validation_data=validation)
 
-    results.report(tuner, *common.load_test_data())
+    results.report(tuner, *test)
 
 
 if __name__ == "__main__":

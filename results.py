@@ -1,6 +1,6 @@
 """What a finished search leaves behind: its best model, tables, pictures, and a comparison with the other search.
 
-All of it is made from the trials' files and the test images, so a second run of a finished search makes it all again.
+Tables and pictures come from the stored files and the test images: a second run of a finished search makes them again.
 """
 
 import csv
@@ -214,7 +214,9 @@ def compare(project, summary):
             summaries[strategy] = found
     if len(summaries) > 1 and project.name in STRATEGIES:
         print(f"\n{comparison_table(summaries)}")
-        save_figure(project.parent / "comparison.png", comparison_figure(summaries))
+        drawn = project / "comparison.png"  # first in here: the other search may end at the same moment
+        save_figure(drawn, comparison_figure(summaries))
+        drawn.replace(project.parent / drawn.name)
 
 
 def stored_summary(project):

@@ -59,6 +59,9 @@ def check_settings(settings):
         settings.precision = stored.get("precision") or common.fastest_precision()
     names = ("epochs", "batch_size", "patience", "seed", "precision", "train_images", "initial_points")
     asked = {name: getattr(settings, name) for name in names if hasattr(settings, name)}
+    asked |= {
+        "trial_epochs": common.TRIAL_EPOCHS, "final_epochs": common.FINAL_EPOCHS, "networks": common.FINAL_NETWORKS
+    }
     asked |= {f"search space of {hp.name}": str(hp) for hp in common.search_space().space}
     differences = [name for name in asked if stored.get(name) != asked[name]]
     if stored and differences:
@@ -104,7 +107,7 @@ def open_project(settings, name):
             settings.project.mkdir(exist_ok=True)
         except filelock.Timeout:
             raise common.BadInput(
-                f"process {holder.read_text()} is at work on {settings.project}: "
+                f"process {holder.read_text() if holder.exists() else '(starting)'} is at work on {settings.project}: "
                 "let it end, or take another --results-dir"
             )
         except OSError as error:
@@ -366,7 +369,7 @@ class Tuner(kt.Tuner):
         """
         trial = self.oracle.get_best_trials(1)[0]
         if trial.status != "COMPLETED":  # KerasTuner falls back on those
-            raise common.SearchFailed(f"all trials failed, the last one with {trial.message}")
+            raise common.SearchFailed(f"all trials failed, the first one with {trial.message}")
         number = int(trial.trial_id) + 1
         path = self.settings.project / "best_model.keras"
         record, model = read_json(path.with_suffix(".json")), None
@@ -382,10 +385,13 @@ class Tuner(kt.Tuner):
         keras.utils.set_random_seed(trial_seed(self.settings.seed, trial.trial_id))
         args, kwargs = self.fit_arguments
         started = time.monotonic()
-        networks, curves = self.hypermodel.train_final(trial.hyperparameters, *args, **kwargs)
+        clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: self.oracle.stopwatch.save())
+        networks, curves = self.hypermodel.train_final(trial.hyperparameters, *args, callbacks=[clock], **kwargs)
         seconds = time.monotonic() - started
         model = common.average(networks, f"trial_{number}")
         loss, accuracy = model.evaluate(*kwargs["validation_data"], batch_size=1000, verbose=0)
+        if not np.isfinite(loss):
+            raise common.SearchFailed(f"the best model's loss became {loss}: another --seed may do better")
         print(f"Best model: val_accuracy {accuracy:.4f}, {duration(seconds)}")
         with whole_file(path) as draft:
             model.save(draft)

@@ -166,7 +166,7 @@ def run_chief(oracle, count, gpus, serve):
 
     def wait():
         if failures:
-            raise failures[0]
+            raise WorkerError(f"the chief's server failed: {failures[0]}") from failures[0]
         time.sleep(0.2)
 
     threading.Thread(target=serve_or_tell, daemon=True).start()

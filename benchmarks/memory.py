@@ -26,12 +26,14 @@ def main():
             if line.startswith("Best so far"):  # a trial has ended
                 pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
                 resident.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
-        _, _, usage = os.wait4(process.pid, 0)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"the search failed with status {os.waitstatus_to_exitcode(status)}")
     print("| after trial | resident memory, MB |\n| --- | --- |")
     for number in (1, *range(5, TRIALS + 1, 5)):
         print(f"| {number} | {resident[number - 1]:.0f} |")
     print(f"\nGrowth from trial 5 to {TRIALS}: {resident[-1] / resident[4] - 1:+.1%}; "
-          f"peak {usage.ru_maxrss / 1e6:.2f} GB")
+          f"peak {usage.ru_maxrss * 1024 / 1e9:.2f} GB")
 
 
 if __name__ == "__main__":

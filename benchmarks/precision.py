@@ -1,4 +1,4 @@
-"""Whether the precision chosen for this hardware costs accuracy: the best model's training in both, with three seeds.
+"""Whether the precision chosen for this hardware costs accuracy: one network trained in both, with three seeds.
 
     python benchmarks/precision.py [--epochs 8]
 
@@ -28,9 +28,10 @@ def main():
     train, validation = common.load_train_data()
     hp = common.search_space()
     hp.values = dict(HYPERPARAMETERS)
-    print(f"{HYPERPARAMETERS}, {epochs} epochs\n")
-    print(f"| precision | {' | '.join(f'seed {seed}' for seed in SEEDS)} | mean | seconds per epoch |")
-    print(f"| --- |{' --- |' * (len(SEEDS) + 2)}")
+    rows = [
+        f"| precision | {' | '.join(f'seed {seed}' for seed in SEEDS)} | mean | seconds per epoch |",
+        f"| --- |{' --- |' * (len(SEEDS) + 2)}",
+    ]
     for precision in ("float32", common.fastest_precision()):
         accuracies, started = [], time.monotonic()
         for seed in SEEDS:
@@ -41,7 +42,8 @@ def main():
             accuracies.append(history.history["val_accuracy"][-1])
         seconds = (time.monotonic() - started) / epochs / len(SEEDS)
         cells = [f"{accuracy:.4f}" for accuracy in (*accuracies, statistics.mean(accuracies))]
-        print(f"| {precision} | {' | '.join(cells)} | {seconds:.1f} |")
+        rows.append(f"| {precision} | {' | '.join(cells)} | {seconds:.1f} |")
+    print(f"\n{HYPERPARAMETERS}, {epochs} epochs\n", *rows, sep="\n")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ hyperparameters one in repeated.csv. Both strategies start from the same four tr
 """
 
 import argparse
+import contextlib
 import csv
 import statistics
 import subprocess
@@ -43,34 +44,33 @@ def read(path):
 
 def number(text):
     """The number that a cell holds, else its text; None where it is empty."""
-    try:
-        return float(text)
-    except ValueError:
-        return text or None
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text or None
 
 
 def append(path, rows):
-    """Adds rows to a CSV file."""
-    new = not path.exists()
-    with open(path, "a", newline="") as file:
+    """Adds rows to a CSV file, all or none."""
+    with search.whole_file(path) as draft, open(draft, "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
+        writer.writeheader()
+        writer.writerows(read(path) + rows)
 
 
 def run_search(strategy, seed, folder):
-    """Runs one search, or prints that of an earlier run again, and appends it to searches.csv and trials.csv."""
+    """Runs one search, or takes up that of an earlier run, and appends it to trials.csv and searches.csv."""
     command = [sys.executable, HERE.parent / SCRIPTS[strategy], "--seed", str(seed), "--results-dir", folder]
     subprocess.run(command, check=True)
     paths = (path / "summary.json" for path in folder.iterdir() if path.is_dir())
-    summary = next(each for path in paths if (each := search.read_json(path))["strategy"] == strategy)
+    summary = next(each for path in paths if (each := search.read_json(path)).get("strategy") == strategy)
     best, hardware = summary["best"], summary["hardware"]
     key = {"strategy": strategy, "seed": seed}
-    append(TRIALS, [
-        key | {name: value for name, value in trial.items() if name not in ("curves", "message")}
-        for trial in summary["trials"]
-    ])
+    if not any((row["strategy"], row["seed"]) == (strategy, seed) for row in read(TRIALS)):
+        append(TRIALS, [
+            key | {name: value for name, value in trial.items() if name not in ("curves", "message")}
+            for trial in summary["trials"]
+        ])
     append(SEARCHES, [key | {
         "val_accuracy": best["val_accuracy"],
         "best_model_val_accuracy": summary["best_model_training"]["val_accuracy"],
@@ -88,7 +88,7 @@ def repeat_training(seed):
     """Trains the best hyperparameters of all searches again with another seed and appends it to repeated.csv."""
     best = max(read(SEARCHES), key=lambda row: row["best_model_val_accuracy"])
     hp = common.search_space()
-    hp.values = {name: best[name] for name in results.HYPERPARAMETERS} | {"units": int(best["units"])}
+    hp.values = {name: best[name] for name in results.HYPERPARAMETERS}
     settings = common.argument_parser("").parse_args(["--precision", best["precision"]])
     train, validation = common.load_train_data()
     keras.utils.set_random_seed(1000 + seed)
@@ -119,7 +119,7 @@ def paired_difference(searches, name):
 
 
 def report():
-    """The tables of the README, as Markdown."""
+    """What the study says, as Markdown."""
     searches, repeated = read(SEARCHES), read(REPEATED)
     lines = [f"| mean and standard deviation over {len(SEEDS)} seeds | {' | '.join(SCRIPTS)} |", "| --- | --- | --- |"]
     for name, title, form in (
@@ -177,6 +177,8 @@ def main():
             if seed not in {row["seed"] for row in read(REPEATED)}:
                 repeat_training(seed)
     trials = read(TRIALS)
+    if len(read(SEARCHES)) < len(SEEDS) * len(SCRIPTS) or len(read(REPEATED)) < len(SEEDS):
+        sys.exit("the study is not complete: run benchmarks/study.py without --report")
     results.save_figure(HERE / "progress.png", progress_figure(trials))
     results.save_figure(HERE / "hyperparameters.png", results.hyperparameters_figure(trials))
     print(report())

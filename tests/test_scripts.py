@@ -247,12 +247,16 @@ def alter(path):
     path.write_bytes(gzip.compress(bytes(100) + gzip.decompress(path.read_bytes())[100:], compresslevel=1))
 
 
-@pytest.mark.parametrize("damage", [truncate, alter, lambda path: path.write_bytes(b"")])
-def test_damaged_data_is_named_and_never_trained_on(cache, damage):
-    damage(cache / "train-images-idx3-ubyte.gz")
+@pytest.mark.parametrize("name, damage", [
+    ("train-images-idx3-ubyte", truncate),
+    ("train-labels-idx1-ubyte", alter),
+    ("t10k-labels-idx1-ubyte", lambda path: path.write_bytes(b"")),
+])
+def test_damaged_data_is_named_and_never_trained_on(cache, name, damage):
+    damage(cache / f"{name}.gz")
     process = search_with(cache)
     assert process.returncode == 1 and "Trial" not in process.stdout
-    assert f"{cache}/train-images-idx3-ubyte.gz is damaged or altered: delete it" in process.stderr
+    assert f"{cache}/{name}.gz is damaged or altered: delete it" in process.stderr
     assert process.stderr.count("\n") == 1
 
 
@@ -265,6 +269,13 @@ def test_without_data_and_internet_one_line_says_how_to_get_them(tmp_path, monke
     message = str(failure.value)
     assert "\n" not in message and "apt-get install dataset-fashion-mnist" in message
     assert str(tmp_path / "datasets" / "fashion-mnist") in message and "t10k-labels-idx1-ubyte.gz" in message
+
+
+def test_data_are_read_from_folders_that_cannot_be_written(cache, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(cache.parents[1]))
+    monkeypatch.setattr(common, "DATA_URL", "http://127.0.0.1:9/")  # where nobody listens
+    monkeypatch.setattr(os, "access", lambda *args, **kwargs: False)  # what Keras asks; root may write anywhere
+    assert len(common.load_test_data()[0]) == 10_000
 
 
 def test_training_and_validation_images_are_the_right_ones_and_never_overlap():
