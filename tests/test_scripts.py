@@ -1,12 +1,15 @@
 """The scripts as a person uses them: options, output, data, and what makes one search like another."""
 
 import csv
+import functools
 import gzip
+import http.server
 import json
 import os
 import re
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import common  # first: it sets up TensorFlow before anything else imports it
@@ -269,6 +272,19 @@ def test_without_data_and_internet_one_line_says_how_to_get_them(tmp_path, monke
     message = str(failure.value)
     assert "\n" not in message and "apt-get install dataset-fashion-mnist" in message
     assert str(tmp_path / "datasets" / "fashion-mnist") in message and "t10k-labels-idx1-ubyte.gz" in message
+
+
+def test_a_download_is_put_into_the_cache_and_nothing_else(cache, tmp_path, monkeypatch):
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=cache)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path / "empty"))
+        monkeypatch.setattr(common, "DEBIAN_HOME", tmp_path / "no package")
+        monkeypatch.setattr(common, "DATA_URL", f"http://127.0.0.1:{server.server_port}/")
+        assert common.read_idx("t10k-labels-idx1-ubyte").shape == (10_000,)
+        server.shutdown()
+    assert [path.name for path in (tmp_path / "empty").rglob("*") if path.is_file()] == ["t10k-labels-idx1-ubyte.gz"]
+    assert common.read_idx("t10k-labels-idx1-ubyte").shape == (10_000,)  # with no server
 
 
 def test_data_are_read_from_folders_that_cannot_be_written(cache, monkeypatch):
