@@ -395,7 +395,8 @@ class Tuner(kt.Tuner):
         print(f"Best model: val_accuracy {accuracy:.4f}, {duration(seconds)}")
         with whole_file(path) as draft:
             model.save(draft)
-        scores = {"trial": number, "val_accuracy": accuracy, "val_loss": loss, "seconds": seconds}
-        record = scores | {"networks": curves}
+        record = {
+            "trial": number, "val_accuracy": accuracy, "val_loss": loss, "seconds": seconds, "networks": curves
+        }
         write_json(path.with_suffix(".json"), record)
         return keras.models.load_model(path), record

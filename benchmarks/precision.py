@@ -33,10 +33,9 @@ def main():
         f"| --- |{' --- |' * (len(SEEDS) + 2)}",
     ]
     for precision in ("float32", common.fastest_precision()):
+        cnn = common.CNN(common.argument_parser("").parse_args(["--precision", precision]))
         accuracies, started = [], time.monotonic()
         for seed in SEEDS:
-            settings = common.argument_parser("").parse_args(["--precision", precision])
-            cnn = common.CNN(settings)
             keras.utils.set_random_seed(seed)
             history = cnn.train(hp, cnn.build(hp), *train, epochs=epochs, validation_data=validation)
             accuracies.append(history.history["val_accuracy"][-1])

@@ -7,12 +7,10 @@ Keras' and KerasTuner's defaults wherever there is one. Ends with one line of JS
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import common  # first: it sets up TensorFlow before anything else imports it
@@ -30,15 +28,12 @@ def build_model(hp):
         keras.layers.Conv2D(64, 3, activation="relu"),
         keras.layers.MaxPooling2D(),
         keras.layers.Flatten(),
-        keras.layers.Dense(hp.Int("units", 64, 512, step=32), activation="relu"),
-        keras.layers.Dropout(hp.Float("dropout", 0.1, 0.5, step=0.1)),
+        keras.layers.Dense(hp.get("units"), activation="relu"),
+        keras.layers.Dropout(hp.get("dropout")),
         keras.layers.Dense(10, activation="softmax"),
     ])
-    learning_rate = hp.Float("learning_rate", 1e-4, 1e-2, sampling="log")
-    optimizer = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[
-        hp.Choice("optimizer", ["adam", "rmsprop"])
-    ]
-    model.compile(optimizer(learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    optimizer = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[hp.get("optimizer")]
+    model.compile(optimizer(hp.get("learning_rate")), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
@@ -72,6 +67,7 @@ def main():
         objective="val_accuracy",
         max_trials=settings.max_trials,
         seed=settings.seed,
+        hyperparameters=common.search_space(),
         directory=settings.results_dir,
         project_name="reference",
     )

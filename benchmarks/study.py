@@ -169,12 +169,14 @@ def main():
     parser.add_argument("--report", action="store_true")
     settings = parser.parse_args()
     if not settings.report:
+        searched = {(row["strategy"], row["seed"]) for row in read(SEARCHES)}
         for seed in SEEDS:
             for strategy in SCRIPTS:
-                if (strategy, seed) not in {(row["strategy"], row["seed"]) for row in read(SEARCHES)}:
+                if (strategy, seed) not in searched:
                     run_search(strategy, seed, settings.results_dir / f"seed_{seed}")
+        repeated = {row["seed"] for row in read(REPEATED)}
         for seed in SEEDS:
-            if seed not in {row["seed"] for row in read(REPEATED)}:
+            if seed not in repeated:
                 repeat_training(seed)
     trials = read(TRIALS)
     if len(read(SEARCHES)) < len(SEEDS) * len(SCRIPTS) or len(read(REPEATED)) < len(SEEDS):

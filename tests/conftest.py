@@ -1,5 +1,6 @@
 """What the tests share: pytest loads it first, so that the repository's modules can be imported from anywhere."""
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,20 @@ def pytest_configure(config):
 def command(script, *args):
     """The command line of a script, as a list: a name in the repository's root, or a path."""
     return [sys.executable, str(ROOT / script), *map(str, args)]
+
+
+def read_until(process, text):
+    """Waits for a line of a process' output that contains the text."""
+    for line in process.stdout:
+        if text in line:
+            return
+    pytest.fail(f"{text!r} did not come: {process.communicate()}")
+
+
+def trial_rows(project):
+    """The rows of a project's trials.csv without the seconds, which differ from run to run."""
+    with open(project / "trials.csv", newline="") as file:
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
 
 
 @pytest.fixture

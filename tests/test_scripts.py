@@ -1,6 +1,5 @@
 """The scripts as a person uses them: options, output, data, and what makes one search like another."""
 
-import csv
 import functools
 import gzip
 import http.server
@@ -18,7 +17,7 @@ import keras_tuner as kt
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import BAYESIAN, FOLDERS, RANDOM, command
+from conftest import BAYESIAN, FOLDERS, RANDOM, command, trial_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -46,10 +45,8 @@ def folder(tmp_path_factory):
 
 
 def trials(folder, script, results_dir="keras_tuner_results"):
-    """The rows of trials.csv in the order of the trials, without the seconds, which differ from run to run."""
-    with open(folder / results_dir / FOLDERS[script] / "trials.csv", newline="") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: int(row["trial"]))
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+    """The rows of trials.csv in the order of the trials, see trial_rows()."""
+    return sorted(trial_rows(folder / results_dir / FOLDERS[script]), key=lambda row: int(row["trial"]))
 
 
 def hyperparameters(rows):

@@ -1,6 +1,5 @@
 """Parallel search with real processes on the loopback: the same result, and no fault that hangs or leaves a process."""
 
-import csv
 import os
 import signal
 import socket
@@ -9,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import FOLDERS, RANDOM, command
+from conftest import FOLDERS, RANDOM, command, read_until, trial_rows
 
 SMALL = ("--max-trials", "3", "--epochs", "1", "--train-images", "400")
 THREADS = {"TF_NUM_INTRAOP_THREADS": "1"}
@@ -39,14 +38,6 @@ def wait_until(condition):
         time.sleep(0.05)
 
 
-def read_until(process, text):
-    """Waits for a line of output that contains the text."""
-    for line in process.stdout:
-        if text in line:
-            return
-    pytest.fail(f"ended without {text!r}: {process.stderr.read()}")
-
-
 def at_work(folder):
     """The process ids of our script whose working directory is the folder."""
     found = []
@@ -65,8 +56,7 @@ def workers_of(process, folder):
 
 
 def trials(folder):
-    with open(folder / "keras_tuner_results" / FOLDERS[RANDOM] / "trials.csv", newline="") as file:
-        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+    return trial_rows(folder / "keras_tuner_results" / FOLDERS[RANDOM])
 
 
 def result(output):
