@@ -92,7 +92,7 @@ def trial_record(oracle, trial):
 
 def best_first(records):
     """Sorts records by validation accuracy, the failed ones last."""
-    return sorted(records, key=lambda record: -(record["val_accuracy"] or 0))
+    return sorted(records, key=lambda record: (record["val_accuracy"] is None, -(record["val_accuracy"] or 0)))
 
 
 def write_csv(path, records):

@@ -1,6 +1,7 @@
 """How a search is run, stored and resumed: its folder, its oracle, its tuner."""
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -62,7 +63,11 @@ def check_settings(settings):
     asked |= {
         "trial_epochs": common.TRIAL_EPOCHS, "final_epochs": common.FINAL_EPOCHS, "networks": common.FINAL_NETWORKS
     }
-    asked |= {f"search space of {hp.name}": str(hp) for hp in common.search_space().space}
+    space = common.search_space()
+    asked |= {f"search space of {hp.name}": str(hp) for hp in space.space}
+    keras.backend.clear_session()  # or the names of the layers would depend on what was built before
+    network = common.build_model(space, "float32").to_json()
+    asked["network"] = hashlib.sha256(network.encode()).hexdigest()[:8]
     differences = [name for name in asked if stored.get(name) != asked[name]]
     if stored and differences:
         changes = "; ".join(f"{name} was {stored.get(name)}, now {asked[name]}" for name in differences)
@@ -72,7 +77,7 @@ def check_settings(settings):
         )
     if workers.is_worker() and not stored:
         raise common.BadInput(f"{path} can't be read: a worker needs the results folder of its chief")
-    if path.exists() and not stored:
+    if not stored and any(settings.project.glob("trial_*")):
         print(f"{path} can't be read: left out, the settings of this command hold")
     if not workers.is_worker():
         write_json(path, asked)
@@ -189,14 +194,21 @@ class ResumableOracle(kt.Oracle):
     stopwatch = None
     all_handed_out = False
 
+    def first_seed(self, trial_id):
+        """The seed of a trial's first hyperparameter, from which KerasTuner counts on for the others.
+
+        For seed 1 it is KerasTuner's own. Other seeds lie a million apart: KerasTuner counts on from trial to trial as
+        well, so that its searches with seeds 1 and 5 share 9 of 10 trials.
+        """
+        return 1_000_000 * (self.seed - 1) + 1 + int(trial_id) * len(self.hyperparameters.space)
+
     def populate_space(self, trial_id):
-        # The seeds that KerasTuner itself would count up to, one for each hyperparameter of each trial.
-        self._seed_state = self.seed + int(trial_id) * len(self.hyperparameters.space)
+        self._seed_state = self.first_seed(trial_id)
         return super().populate_space(trial_id)
 
     def is_random(self, trial):
         """Whether the trial's hyperparameters were drawn at random, rather than proposed by a model of the results."""
-        first_seed = self.seed + int(trial.trial_id) * len(self.hyperparameters.space)
+        first_seed = self.first_seed(trial.trial_id)
         return trial.hyperparameters.values == {
             hp.name: hp.random_sample(first_seed + i) for i, hp in enumerate(self.hyperparameters.space)
         }
@@ -221,10 +233,12 @@ class ResumableOracle(kt.Oracle):
                 continue
             if has_ended(trial):
                 ended[number] = trial
+        names = [folder.name.removeprefix("trial_") for folder in project.glob("trial_*")]
+        trial_ids = {int(name): name for name in names if name.isdecimal()}
         for number in range(max(ended, default=-1) + 1):
             trial = ended.get(number)
             if trial is None:
-                trial_id = f"{number:0{len(str(self.max_trials))}d}"
+                trial_id = trial_ids.get(number, f"{number:0{len(str(self.max_trials))}d}")
                 trial = kt.engine.trial.Trial(self.get_space(), trial_id, status="INVALID")
                 self._retry_queue.insert(0, trial_id)  # KerasTuner takes from the end
             else:
@@ -289,7 +303,7 @@ class ResumableOracle(kt.Oracle):
         left = self.max_trials - len(ended)
         at_a_time = len(self.ongoing_trials) + 1  # the others' and the next in place of this
         seconds = sum(map(seconds_trained, ended)) / len(ended) * left / at_a_time
-        if left:
+        if left > 0:  # --max-trials may be fewer than are stored
             print(f"Trials left: {left}, about {duration(seconds)}; then the best model is trained")
 
     def save(self):
@@ -323,12 +337,14 @@ class Tuner(kt.Tuner):
             sys.exit()  # the rest is its chief's
         elif self.settings.workers == 1 and not workers.is_chief():
             super().search(*args, **kwargs)
-        elif len(oracle.end_order) < self.settings.max_trials:
+        elif oracle._retry_queue or len(oracle.trials) < self.settings.max_trials:
             gpus = len(tf.config.list_physical_devices("GPU"))
             workers.run_chief(oracle, self.settings.workers, gpus, super().search)
 
     def run_trial(self, trial, *args, **kwargs):
         keras.utils.set_random_seed(trial_seed(self.settings.seed, trial.trial_id))
+        # What an interrupted run of this trial has logged.
+        shutil.rmtree(self.settings.project / "tensorboard" / trial.trial_id, ignore_errors=True)
         try:
             return super().run_trial(trial, *args, **kwargs)
         except kt.errors.FatalError:

@@ -5,6 +5,7 @@ trials. KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT tel
 """
 
 import contextlib
+import logging
 import os
 import socket
 import subprocess
@@ -59,7 +60,9 @@ def join_chief(seconds=40):
         try:
             grpc.channel_ready_future(channel).result(timeout=seconds)
         except grpc.FutureTimeoutError:
-            raise WorkerError(f"no chief answers at {chief_address()}: is it running, and can this machine reach it?")
+            raise WorkerError(
+                f"no chief answers at {chief_address()}: is it running, or at its end, and can this machine reach it?"
+            )
     threading.Thread(target=_watch_chief, daemon=True).start()
 
 
@@ -106,7 +109,9 @@ class _LocalWorker:
 
     def has_ended(self):
         status = self.process.poll()
-        if status is not None and status < 0 and self.starts < 4:
+        if status is not None and status < 0:
+            if self.starts > 3:
+                raise WorkerError(f"a worker was killed {self.starts} times, by signal {-status}: too little memory?")
             print(f"A worker was killed by signal {-status}: its trial is run again")
             self.start()
             return False
@@ -140,6 +145,18 @@ def _listen():
         return str(probe.getsockname()[1])
 
 
+class _Failures(logging.Handler):
+    """Collects what the oracle raises while it answers a worker, which gRPC only logs."""
+
+    def __init__(self):
+        super().__init__()
+        self.raised = []
+
+    def emit(self, record):
+        if record.exc_info:
+            self.raised.append(record.exc_info[1])
+
+
 def run_chief(oracle, count, gpus, serve):
     """Serves the oracle until every trial has ended.
 
@@ -151,29 +168,34 @@ def run_chief(oracle, count, gpus, serve):
 
     Raises:
         WorkerError: a worker can't do its work, or the port is taken.
+        Exception: what the oracle raised while it answered a worker.
     """
     starts_workers = not is_chief()
     if starts_workers:
         os.environ |= dict(zip(VARIABLES, ("chief", "127.0.0.1", "0")))
     os.environ["KERASTUNER_ORACLE_PORT"] = _listen()  # 0: any that is free
-    failures = []
+    failures = _Failures()
+    logging.getLogger("grpc").addHandler(failures)
 
     def serve_or_tell():
         try:
             serve()
         except Exception as error:
-            failures.append(error)
+            failures.raised.append(WorkerError(f"the chief's server failed: {error}"))
 
     def wait():
-        if failures:
-            raise WorkerError(f"the chief's server failed: {failures[0]}") from failures[0]
+        if failures.raised:
+            raise failures.raised[0]
         time.sleep(0.2)
 
     threading.Thread(target=serve_or_tell, daemon=True).start()
     if starts_workers:
         local = _start_workers(count, gpus)
-        while not all([worker.has_ended() for worker in local]):
-            wait()
+        try:
+            while not all([worker.has_ended() for worker in local]):
+                wait()
+        except WorkerError as error:  # the worker's, of which the oracle's is the cause
+            raise failures.raised[0] if failures.raised else error
         return
     while not oracle.all_handed_out or oracle.ongoing_trials:
         wait()

@@ -56,7 +56,7 @@ def run_project(options):
         "seconds": seconds,
         "memory": memory,
         "seconds_in_fit": summary["seconds_in_fit"],
-        "epochs": [trial["curves"]["seconds"] for trial in summary["trials"]],
+        "epochs": [trial["curves"]["seconds"] for trial in summary["trials"] if trial["status"] == "COMPLETED"],
         "val_accuracy": summary["best"]["val_accuracy"],
         "model_val_accuracy": summary["best_model_training"]["val_accuracy"],
         "test_accuracy": summary["best"]["test_accuracy"],

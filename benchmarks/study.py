@@ -61,7 +61,8 @@ def append(path, rows):
 def run_search(strategy, seed, folder):
     """Runs one search, or takes up that of an earlier run, and appends it to trials.csv and searches.csv."""
     command = [sys.executable, HERE.parent / SCRIPTS[strategy], "--seed", str(seed), "--results-dir", folder]
-    subprocess.run(command, check=True)
+    if subprocess.run(command).returncode:
+        sys.exit(1)  # it has said why
     paths = (path / "summary.json" for path in folder.iterdir() if path.is_dir())
     summary = next(each for path in paths if (each := search.read_json(path)).get("strategy") == strategy)
     best, hardware = summary["best"], summary["hardware"]
@@ -165,7 +166,7 @@ def progress_figure(trials):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results-dir", type=Path, default="study_results", help="of the searches (study_results)")
+    parser.add_argument("--results-dir", type=Path, default=HERE / "study_results", help="of the searches")
     parser.add_argument("--report", action="store_true")
     settings = parser.parse_args()
     if not settings.report:

@@ -1,6 +1,8 @@
 """Parallel search with real processes on the loopback: the same result, and no fault that hangs or leaves a process."""
 
+import errno
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -89,15 +91,6 @@ def serial(tmp_path_factory):
     return trials(folder), result(process.stdout)
 
 
-def test_two_workers_give_the_same_result_without_noise_and_a_second_run_starts_none(begin, serial, tmp_path):
-    status, output, errors = end(begin("--workers", "2"))
-    assert (status, errors) == (0, "")
-    assert (trials(tmp_path), result(output)) == serial
-    status, output, errors = end(begin("--workers", "2"))
-    assert (status, errors, result(output)) == (0, "", serial[1])
-    assert "units" not in output.partition("trial  units")[0]  # no trial was run
-
-
 def test_chief_and_workers_told_by_the_environment_give_the_same_result(begin, serial, tmp_path):
     port = free_port()
     chief = begin(**variables("chief", port))
@@ -119,21 +112,26 @@ def test_the_trial_of_a_killed_worker_is_run_again(begin, serial, tmp_path):
     assert (trials(tmp_path), result(output)) == serial
 
 
-@pytest.mark.parametrize("number, whole_group", [
-    (signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGKILL, False),
-])
-def test_a_chief_that_is_ended_takes_its_workers_along_and_can_go_on(number, whole_group, begin, serial, tmp_path):
-    chief = begin("--workers", "2")
-    read_until(chief, "Trial 2 of 3")
-    assert len(workers_of(chief, tmp_path)) == 2
-    (os.killpg if whole_group else os.kill)(chief.pid, number)
-    status, _, errors = end(chief)
-    assert status == (-number if number == signal.SIGKILL else 128 + number)
-    assert "Traceback" not in errors
-    wait_until(lambda: not at_work(tmp_path))
+def test_a_chief_that_is_ended_takes_its_workers_along_and_can_go_on(begin, serial, tmp_path):
+    for number, kill in (
+        (signal.SIGINT, os.killpg),  # Ctrl-C in a terminal
+        (signal.SIGTERM, os.kill),
+        (signal.SIGKILL, os.kill),
+    ):
+        chief = begin("--workers", "2")
+        read_until(chief, "Trial 2 of 3")
+        assert len(workers_of(chief, tmp_path)) == 2
+        kill(chief.pid, number)
+        status, _, errors = end(chief)
+        assert status == (-number if number == signal.SIGKILL else 128 + number)
+        assert "Traceback" not in errors
+        wait_until(lambda: not at_work(tmp_path))
     status, output, errors = end(begin("--workers", "2"))
     assert (status, errors) == (0, "")
     assert (trials(tmp_path), result(output)) == serial
+    status, output, errors = end(begin("--workers", "2"))  # of a finished search: runs no trial
+    assert (status, errors, result(output)) == (0, "", serial[1])
+    assert "units" not in output.partition("trial  units")[0]
 
 
 def test_a_worker_of_another_machine_ends_when_its_chief_is_killed(begin):
@@ -151,6 +149,27 @@ def test_a_worker_without_a_chief_says_so_with_the_address(begin):
     status, _, errors = end(begin(**variables("tuner0", port)))
     assert status == 1
     assert_one_line(errors, f"127.0.0.1:{port}")
+
+
+def test_a_full_disk_ends_the_chief_and_its_worker_in_one_line_each(begin):
+    port = free_port()
+    chief, worker = begin(**variables("chief", port)), begin(**variables("tuner0", port))
+    resource.prlimit(chief.pid, resource.RLIMIT_FSIZE, (1300, 1300))  # too small for a trial's file with its metrics
+    status, _, errors = end(chief)
+    assert status == 1
+    assert_one_line(errors, os.strerror(errno.EFBIG), "the same command goes on")
+    status, _, errors = end(worker)
+    assert status == 1
+    assert_one_line(errors, "chief", port)
+
+
+def test_a_full_disk_ends_a_search_with_workers_in_one_line(begin, tmp_path):
+    chief = begin("--workers", "2")
+    resource.prlimit(chief.pid, resource.RLIMIT_FSIZE, (1300, 1300))
+    status, _, errors = end(chief)
+    assert status == 1
+    assert_one_line(errors, os.strerror(errno.EFBIG), "the same command goes on")
+    wait_until(lambda: not at_work(tmp_path))
 
 
 def test_a_chief_whose_port_is_taken_says_so(begin):
