@@ -211,6 +211,11 @@ def test_best_model_is_the_mean_of_its_networks_for_an_image_and_its_mirror_imag
 # --- Tables -----------------------------------------------------------------------------------------------------------
 
 
+def test_best_first_puts_even_the_worst_trial_before_a_failed_one():
+    records = [record(1, None), record(2, 0.0), record(3, 0.1)]
+    assert [each["trial"] for each in results.best_first(records)] == [3, 2, 1]
+
+
 def test_csv_holds_every_trial_with_all_digits_best_first(tmp_path):
     results.write_csv(tmp_path / "trials.csv", RECORDS)
     with open(tmp_path / "trials.csv", newline="") as file:

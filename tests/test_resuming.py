@@ -193,6 +193,14 @@ def test_more_trials_are_added_to_those_of_a_finished_search(script, finished):
     assert replay(open_tuner(script, project, max_trials=12).oracle, reference) == [11]
 
 
+def test_a_damaged_trial_keeps_its_folder_when_trials_are_added(finished):
+    project = finished(RANDOM)
+    reference = stored_trials(project)
+    spoil(project / "trial_2" / "trial.json", DAMAGE["half"])
+    assert replay(open_tuner(RANDOM, project, max_trials=11).oracle, reference) == [2, 4, 5, 6, 7, 8, 9, 10]
+    assert len(stored_trials(project)) == len(list(project.glob("trial_*"))) == 11
+
+
 @pytest.mark.parametrize("content", [*("[]", "{}", "null", '{"seconds": null}', '{"seconds": "5"}'), "", "{", "\0\1"])
 def test_a_damaged_clock_is_told_and_starts_anew(content, tmp_path, capsys):
     (tmp_path / "elapsed.json").write_text(content)
@@ -263,6 +271,13 @@ def test_a_changed_search_space_is_refused(references, monkeypatch):
     project = references(RANDOM)[0] / FOLDERS[RANDOM]
     with pytest.raises(common.BadInput, match="search space of units was .*512.*, now .*256"):
         open_tuner(RANDOM, project)
+
+
+def test_a_changed_network_is_refused(references, monkeypatch):
+    layers = [keras.Input((28, 28)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    monkeypatch.setattr(common, "build_model", lambda hp, precision: keras.Sequential(layers))
+    with pytest.raises(common.BadInput, match="network was"):
+        open_tuner(RANDOM, references(RANDOM)[0] / FOLDERS[RANDOM])
 
 
 def test_an_interrupted_overwrite_never_mixes_two_searches(finished, monkeypatch):
