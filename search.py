@@ -352,8 +352,7 @@ class Tuner(kt.Tuner):
         except Exception as error:
             reason = printable(textwrap.shorten(f"{type(error).__name__}: {error}", 200))
             if common.is_storage_error(error):  # not the trial's fault: end the search, keep the trial for the next run
-                code = getattr(error, "errno", None)  # h5py's own words are many
-                raise kt.errors.FatalRuntimeError(os.strerror(code) if code else reason) from error
+                raise kt.errors.FatalRuntimeError(getattr(error, "strerror", None) or reason) from error
             Path(self.get_trial_dir(trial.trial_id), "failure.txt").write_text(reason)
             raise
 

@@ -194,8 +194,9 @@ def run_chief(oracle, count, gpus, serve):
         try:
             while not all([worker.has_ended() for worker in local]):
                 wait()
-        except WorkerError as error:  # the worker's, of which the oracle's is the cause
-            raise failures.raised[0] if failures.raised else error
+        except WorkerError:
+            wait()  # raises what the oracle raised, where that is the cause
+            raise
         return
     while not oracle.all_handed_out or oracle.ongoing_trials:
         wait()

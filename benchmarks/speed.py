@@ -56,7 +56,7 @@ def run_project(options):
         "seconds": seconds,
         "memory": memory,
         "seconds_in_fit": summary["seconds_in_fit"],
-        "epochs": [trial["curves"]["seconds"] for trial in summary["trials"] if trial["status"] == "COMPLETED"],
+        "epochs": [trial["curves"].get("seconds", []) for trial in summary["trials"]],  # none where a trial failed
         "val_accuracy": summary["best"]["val_accuracy"],
         "model_val_accuracy": summary["best_model_training"]["val_accuracy"],
         "test_accuracy": summary["best"]["test_accuracy"],
@@ -91,6 +91,7 @@ def table(reference, project):
         statistics.mean(theirs) / statistics.mean(ours)
         for one, other in zip(reference, project)
         for theirs, ours in zip(one["epochs"], other["epochs"])
+        if theirs and ours
     ]
     rows.append(f"| seconds per epoch, trial by trial, the least ratio | | | {min(ratios):.2f} |")
     return "\n".join(["| | reference | this project | ratio |", "| --- | --- | --- | --- |", *rows])
