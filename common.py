@@ -65,6 +65,10 @@ tf.config.experimental.enable_op_determinism()
 for gpu in tf.config.list_physical_devices("GPU"):  # several processes may share it
     tf.config.experimental.set_memory_growth(gpu, True)
 
+# Summing gradients over devices registers a gradient of its own with TensorFlow, for good, and with it the graph of each
+# training, 17 MB a trial. One device has nothing to sum; Keras has no public way to leave it out.
+keras.optimizers.Optimizer._all_reduce_sum_gradients = lambda self, grads_and_vars: grads_and_vars
+
 
 # --- Settings ---------------------------------------------------------------------------------------------------------
 
