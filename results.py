@@ -337,7 +337,7 @@ def hyperparameters_figure(records):
 def learning_curves_figure(records, training):
     """Validation accuracy after each epoch, one line a trial; the best trial's is bold, its best epoch marked.
 
-    Dashed lines are the networks of the best model; `training` is the content of best_model.json.
+    The dashed line is the mean of the best model's networks; `training` is the content of best_model.json.
     """
     figure = empty_figure(3.8)
     ax = figure.subplots()
@@ -353,11 +353,9 @@ def learning_curves_figure(records, training):
         else:
             ax.plot(epochs, accuracies, color=GREY, linewidth=1, label=others)
             others = None  # one entry of the legend for all
-    label = f"networks of the best model; together {training['val_accuracy']:.4f}"
-    for curves in training["networks"]:
-        accuracies = curves["val_accuracy"]
-        ax.plot(range(1, len(accuracies) + 1), accuracies, color=VERMILLION, linestyle="--", label=label)
-        label = None
+    accuracies = training["curves"]["val_accuracy"]
+    label = f"best model, mean of its networks; together {training['val_accuracy']:.4f}"
+    ax.plot(range(1, len(accuracies) + 1), accuracies, color=VERMILLION, linestyle="--", label=label)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel=VAL_ACCURACY)
     figure.legend(loc="outside upper center", frameon=False)

@@ -66,7 +66,7 @@ def check_settings(settings):
     space = common.search_space()
     asked |= {f"search space of {hp.name}": str(hp) for hp in space.space}
     keras.backend.clear_session()  # or the names of the layers would depend on what was built before
-    network = common.build_model(space, "float32").to_json()
+    network = common.build_network(space).to_json()
     asked["network"] = hashlib.sha256(network.encode()).hexdigest()[:8]
     differences = [name for name in asked if stored.get(name) != asked[name]]
     if stored and differences:
@@ -377,7 +377,7 @@ class Tuner(kt.Tuner):
         Returns:
             A compiled keras.Model that computes in float32, on any machine, and takes raw images of shape (n, 28, 28),
             values 0 to 255; and the content of best_model.json: the trial, the model's accuracy and loss on the
-            validation images, the seconds of its training, and its networks' learning curves.
+            validation images, the seconds of its training, and its learning curves.
 
         Raises:
             common.SearchFailed: no trial was completed.
@@ -395,15 +395,15 @@ class Tuner(kt.Tuner):
         if path.exists() and not (record and model):
             print(f"{path} or its .json is damaged: the model is trained again")
 
-        print(f"\nBest model: trained with the hyperparameters of trial {number}")
+        print(f"\nBest model: {common.FINAL_NETWORKS} networks at once with the hyperparameters of trial {number}")
         self.oracle.stopwatch.running = True
         keras.utils.set_random_seed(trial_seed(self.settings.seed, trial.trial_id))
         args, kwargs = self.fit_arguments
         started = time.monotonic()
         clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: self.oracle.stopwatch.save())
-        networks, curves = self.hypermodel.train_final(trial.hyperparameters, *args, callbacks=[clock], **kwargs)
+        ensemble, curves = self.hypermodel.train_final(trial.hyperparameters, *args, callbacks=[clock], **kwargs)
         seconds = time.monotonic() - started
-        model = common.average(networks, f"trial_{number}")
+        model = common.average(ensemble, f"trial_{number}")
         loss, accuracy = model.evaluate(*kwargs["validation_data"], batch_size=1000, verbose=0)
         if not np.isfinite(loss):
             raise common.SearchFailed(f"the best model's loss became {loss}: another --seed may do better")
@@ -411,7 +411,7 @@ class Tuner(kt.Tuner):
         with whole_file(path) as draft:
             model.save(draft)
         record = {
-            "trial": number, "val_accuracy": accuracy, "val_loss": loss, "seconds": seconds, "networks": curves
+            "trial": number, "val_accuracy": accuracy, "val_loss": loss, "seconds": seconds, "curves": curves
         }
         write_json(path.with_suffix(".json"), record)
         return keras.models.load_model(path), record

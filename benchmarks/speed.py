@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py             the full searches, 10 trials each, one after the other
     python benchmarks/speed.py --quick     one trial of three epochs each, twice, in alternating order: for the seconds
-                                           per epoch; the project's best model takes three networks more
+                                           per epoch; the project's best model comes on top
 
 Prints a Markdown table. Both try the same hyperparameters in the same order, so that trials can be compared one by one.
 Nothing else should run on the machine.

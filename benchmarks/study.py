@@ -93,8 +93,8 @@ def repeat_training(seed):
     settings = common.argument_parser("").parse_args(["--precision", best["precision"]])
     train, validation = common.load_train_data()
     keras.utils.set_random_seed(1000 + seed)
-    networks, _ = common.CNN(settings).train_final(hp, *train, validation_data=validation)
-    model = common.average(networks, "repeated")
+    ensemble, _ = common.CNN(settings).train_final(hp, *train, validation_data=validation)
+    model = common.average(ensemble, "repeated")
     accuracies = [
         model.evaluate(*data, batch_size=1000, verbose=0)[1] for data in (validation, common.load_test_data())
     ]

@@ -156,7 +156,7 @@ def test_summary_tells_how_the_result_came_about(tuner, test_data):
     assert stored["best_model_training"] == training and training["trial"] == 1
     loss, accuracy = model.evaluate(*common.load_train_data(2000)[1], batch_size=1000, verbose=0)
     assert training["val_accuracy"] == pytest.approx(accuracy) and training["val_loss"] == pytest.approx(loss)
-    assert [len(curves["val_accuracy"]) for curves in training["networks"]] == [1, 1, 1]
+    assert len(training["curves"]["val_accuracy"]) == 1
     assert stored["seconds_in_fit"] == pytest.approx(completed["seconds"] + training["seconds"])
     assert stored["settings"]["train_images"] == 2000 and stored["strategy"] == "random search" and stored["seed"] == 1
     assert set(stored["versions"]) == {"python", "tensorflow", "keras", "keras_tuner", "numpy"}
@@ -190,22 +190,23 @@ def test_best_model_works_in_a_process_that_knows_nothing_of_this_project(tuner,
 def test_best_model_is_taken_from_its_file_while_that_is_the_best_trial_s(tuner, capsys):
     made, training = tuner.best_model()
     assert "trained" not in capsys.readouterr().out
-    of_another_trial = common.average([common.build_model(best_trial(tuner).hyperparameters, "float32")], "trial_7")
+    of_another_trial = common.average(common.build_ensemble(best_trial(tuner).hyperparameters, 1), "trial_7")
     of_another_trial.save(tuner.settings.project / "best_model.keras")
     again, training_again = tuner.best_model()
-    assert "trained with the hyperparameters of trial 1" in capsys.readouterr().out
+    assert "with the hyperparameters of trial 1" in capsys.readouterr().out
     for one, other in zip(again.weights, made.weights, strict=True):
         assert_allclose(one, other)
     assert training_again["val_accuracy"] == training["val_accuracy"]
 
 
 def test_best_model_is_the_mean_of_its_networks_for_an_image_and_its_mirror_image(test_data):
-    images, hp = test_data[0][:100], common.search_space()
+    images = test_data[0][:100]
     keras.utils.set_random_seed(1)
-    networks = [common.build_model(hp, "float32") for _ in range(2)]
-    views = images, images[:, :, ::-1]
-    expected = np.mean([network.predict(view, verbose=0) for network in networks for view in views], axis=0)
-    assert_allclose(common.average(networks, "mean").predict(images, verbose=0), expected, rtol=1e-4)
+    ensemble = common.build_ensemble(common.search_space(), 2)
+    one, mirrored = (ensemble.predict(view, verbose=0) for view in (images, images[:, :, ::-1]))
+    assert one.shape == (100, 2, 10) and not np.allclose(one[:, 0], one[:, 1], rtol=1e-2)
+    expected = (one[:, 0] + one[:, 1] + mirrored[:, 0] + mirrored[:, 1]) / 4
+    assert_allclose(common.average(ensemble, "mean").predict(images, verbose=0), expected, rtol=1e-4)
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------------
@@ -319,18 +320,20 @@ def test_hyperparameters_are_drawn_one_by_one_with_a_ring_around_the_best():
 
 
 def test_learning_curves_make_the_best_trial_stand_out():
-    networks = [{"val_accuracy": [0.8, 0.9, 0.95, 0.96]}, {"val_accuracy": [0.7, 0.8, 0.9, 0.91]}]
-    figure = results.learning_curves_figure(RECORDS, {"val_accuracy": 0.97, "networks": networks})
-    *lines, one, other = figure.axes[0].lines
-    for line, curves in zip((one, other), networks):
-        assert line.get_ydata().tolist() == curves["val_accuracy"] and line.get_xdata().tolist() == [1, 2, 3, 4]
+    training = {"val_accuracy": 0.97, "curves": {"val_accuracy": [0.8, 0.9, 0.95, 0.96]}}
+    figure = results.learning_curves_figure(RECORDS, training)
+    *lines, final = figure.axes[0].lines
+    assert final.get_ydata().tolist() == training["curves"]["val_accuracy"]
+    assert final.get_xdata().tolist() == [1, 2, 3, 4]
     for line, stored in zip(lines, RECORDS, strict=True):
         assert_allclose(line.get_ydata(), stored["curves"]["val_accuracy"])
         assert line.get_xdata()[0] == 1
     assert lines[4].get_linewidth() > 2 * lines[0].get_linewidth() and lines[4].get_markevery() == [1]
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == [
-        "other trials", "trial 5, the best: 0.9400 in epoch 2", "networks of the best model; together 0.9700"
+        "other trials",
+        "trial 5, the best: 0.9400 in epoch 2",
+        "best model, mean of its networks; together 0.9700",
     ]
 
 

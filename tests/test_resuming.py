@@ -55,7 +55,7 @@ def spoil(path, damage):
 def outcome(project):
     """What must not depend on interruptions: each trial but its duration, and the best model's accuracies."""
     summary = json.loads((project / "summary.json").read_text())
-    return trial_rows(project), summary["best"], summary["best_model_training"]["networks"]
+    return trial_rows(project), summary["best"], summary["best_model_training"]["curves"]
 
 
 def trial_files(project):
@@ -275,7 +275,7 @@ def test_a_changed_search_space_is_refused(references, monkeypatch):
 
 def test_a_changed_network_is_refused(references, monkeypatch):
     layers = [keras.Input((28, 28)), keras.layers.Flatten(), keras.layers.Dense(10)]
-    monkeypatch.setattr(common, "build_model", lambda hp, precision: keras.Sequential(layers))
+    monkeypatch.setattr(common, "build_network", lambda hp: keras.Sequential(layers))
     with pytest.raises(common.BadInput, match="network was"):
         open_tuner(RANDOM, references(RANDOM)[0] / FOLDERS[RANDOM])
 
@@ -518,20 +518,20 @@ import common
 import keras
 import random_search_tuning
 
-build, units = common.build_model, set()
+build, units = common.CNN.build, set()
 
-def build_model(hp, precision):
+def build_or_fail(self, hp):
     units.add(hp.get("units"))
     if {all_fail} and len(units) > 1:  # not the default, which the tuner builds first
         raise ValueError("can't build this")
-    model = build(hp, precision)
+    model = build(self, hp)
     if len(units) == 3:
         raise ValueError("can't build this")
     if len(units) == 4:
         model.compile("sgd", lambda true, predicted: keras.ops.sum(predicted) * float("nan"), metrics=["accuracy"])
     return model
 
-common.build_model = build_model
+common.CNN.build = build_or_fail
 random_search_tuning.main()
 """
 
