@@ -395,7 +395,8 @@ class Tuner(kt.Tuner):
         if path.exists() and not (record and model):
             print(f"{path} or its .json is damaged: the model is trained again")
 
-        print(f"\nBest model: {common.FINAL_NETWORKS} networks at once with the hyperparameters of trial {number}")
+        networks = f"{common.FINAL_NETWORKS} networks at once"
+        print(f"\nBest model: trained with the hyperparameters of trial {number}, {networks}")
         self.oracle.stopwatch.running = True
         keras.utils.set_random_seed(trial_seed(self.settings.seed, trial.trial_id))
         args, kwargs = self.fit_arguments
