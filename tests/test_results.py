@@ -193,7 +193,7 @@ def test_best_model_is_taken_from_its_file_while_that_is_the_best_trial_s(tuner,
     of_another_trial = common.average(common.build_ensemble(best_trial(tuner).hyperparameters, 1), "trial_7")
     of_another_trial.save(tuner.settings.project / "best_model.keras")
     again, training_again = tuner.best_model()
-    assert "with the hyperparameters of trial 1" in capsys.readouterr().out
+    assert "trained with the hyperparameters of trial 1" in capsys.readouterr().out
     for one, other in zip(again.weights, made.weights, strict=True):
         assert_allclose(one, other)
     assert training_again["val_accuracy"] == training["val_accuracy"]
