@@ -5,7 +5,8 @@
     python benchmarks/study.py --report    the tables and pictures from the committed files alone
 
 Each search is a line in searches.csv, each of their trials one in trials.csv, each repeated training of the best
-hyperparameters one in repeated.csv. Both strategies start from the same four trials, so they are compared seed by seed.
+hyperparameters one in repeated.csv. Both strategies start from the same four trials, so they are compared seed by seed;
+the report is of the seeds that both have searched.
 """
 
 import argparse
@@ -69,7 +70,7 @@ def run_search(strategy, seed, folder):
     key = {"strategy": strategy, "seed": seed}
     if not any((row["strategy"], row["seed"]) == (strategy, seed) for row in read(TRIALS)):
         append(TRIALS, [
-            key | {name: value for name, value in trial.items() if name not in ("curves", "message")}
+            key | {name: value for name, value in trial.items() if name != "curves"}
             for trial in summary["trials"]
         ])
     append(SEARCHES, [key | {
@@ -101,7 +102,14 @@ def repeat_training(seed):
     append(REPEATED, [{"seed": seed, "val_accuracy": accuracies[0], "test_accuracy": accuracies[1], **hp.values}])
 
 
-def paired_difference(searches, name):
+def searched_by_both():
+    """The rows of searches.csv whose seeds both strategies have searched, and these seeds."""
+    searches = read(SEARCHES)
+    seeds = [seed for seed in SEEDS if sum(row["seed"] == seed for row in searches) == len(SCRIPTS)]
+    return [row for row in searches if row["seed"] in seeds], seeds
+
+
+def paired_difference(searches, seeds, name):
     """Bayesian optimisation's mean lead over random search, seed by seed, and what can be said of it.
 
     Returns:
@@ -110,7 +118,7 @@ def paired_difference(searches, name):
     """
     values = {(row["strategy"], row["seed"]): row[name] for row in searches}
     random, bayesian = SCRIPTS
-    differences = [values[bayesian, seed] - values[random, seed] for seed in SEEDS]
+    differences = [values[bayesian, seed] - values[random, seed] for seed in seeds]
     mean, deviation = statistics.mean(differences), statistics.stdev(differences)
     low, high = scipy.stats.ttest_1samp(differences, 0).confidence_interval()
     enough = next(
@@ -121,8 +129,8 @@ def paired_difference(searches, name):
 
 def report():
     """What the study says, as Markdown."""
-    searches, repeated = read(SEARCHES), read(REPEATED)
-    lines = [f"| mean and standard deviation over {len(SEEDS)} seeds | {' | '.join(SCRIPTS)} |", "| --- | --- | --- |"]
+    (searches, seeds), repeated = searched_by_both(), read(REPEATED)
+    lines = [f"| mean and standard deviation over {len(seeds)} seeds | {' | '.join(SCRIPTS)} |", "| --- | --- | --- |"]
     for name, title, form in (
         ("val_accuracy", "best validation accuracy", "{:.4f} ± {:.4f}"),
         ("test_accuracy", "test accuracy", "{:.4f} ± {:.4f}"),
@@ -133,7 +141,7 @@ def report():
         lines.append(f"| {title} | {' | '.join(cells)} |")
     lines.append("")
     for name, title in (("val_accuracy", "best validation accuracy"), ("test_accuracy", "test accuracy")):
-        mean, deviation, low, high, enough = paired_difference(searches, name)
+        mean, deviation, low, high, enough = paired_difference(searches, seeds, name)
         lines.append(
             f"Bayesian optimisation's lead in {title}, paired by seed: {mean:+.4f}, 95% interval {low:+.4f} to "
             f"{high:+.4f}; seeds whose interval would exclude zero at this mean and spread: {enough}"
@@ -148,12 +156,13 @@ def report():
 
 def progress_figure(trials):
     """The best validation accuracy so far after each trial: mean over the seeds, and the range between them."""
+    _, seeds = searched_by_both()
     figure = results.empty_figure(3.8)
     ax = figure.subplots()
     for strategy, colour, style in zip(SCRIPTS, (results.BLUE, results.VERMILLION), ("-", "--")):
         curves = np.array([
             results.best_so_far([row for row in trials if (row["strategy"], row["seed"]) == (strategy, seed)])
-            for seed in SEEDS
+            for seed in seeds
         ])
         numbers = range(1, curves.shape[1] + 1)
         ax.plot(numbers, curves.mean(axis=0), style, color=colour, linewidth=2.5, label=strategy)
@@ -180,8 +189,8 @@ def main():
             if seed not in repeated:
                 repeat_training(seed)
     trials = read(TRIALS)
-    if len(read(SEARCHES)) < len(SEEDS) * len(SCRIPTS) or len(read(REPEATED)) < len(SEEDS):
-        sys.exit("the study is not complete: run benchmarks/study.py without --report")
+    if len(searched_by_both()[1]) < 2 or len(read(REPEATED)) < 2:
+        sys.exit("too few seeds for a report: run benchmarks/study.py without --report")
     results.save_figure(HERE / "progress.png", progress_figure(trials))
     results.save_figure(HERE / "hyperparameters.png", results.hyperparameters_figure(trials))
     print(report())
