@@ -2,7 +2,8 @@
 
     python benchmarks/reference.py --results-dir DIR [--max-trials 10] [--epochs 30] [--seed 1]
 
-Keras' and KerasTuner's defaults wherever there is one. Ends with one line of JSON; benchmarks/speed.py runs it.
+Keras' and KerasTuner's defaults wherever there is one; TensorFlow is deterministic, as in the project. Ends with one
+line of JSON; benchmarks/speed.py runs it.
 """
 
 import argparse

@@ -77,7 +77,7 @@ def run_search(strategy, seed, folder):
         "val_accuracy": best["val_accuracy"],
         "best_model_val_accuracy": summary["best_model_training"]["val_accuracy"],
         "test_accuracy": best["test_accuracy"],
-        "seconds": round(summary["elapsed_seconds"], 1),
+        "seconds": summary["elapsed_seconds"],
         "trial": best["trial"],
         **best["hyperparameters"],
         "precision": summary["precision"],
