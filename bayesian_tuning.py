@@ -25,7 +25,16 @@ class BayesianOptimization(search.ResumableOracle, kt.oracles.BayesianOptimizati
         with warnings.catch_warnings():
             # Of a kernel scale at its bound: with so few trials it often is, and nobody can act on it.
             warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+            if self.ongoing_trials:
+                self.fit_to_ended_trials()
             return super().populate_space(trial_id)
+
+    def fit_to_ended_trials(self):
+        """Readies the process for what KerasTuner asks it first: to guess the results of trials at work elsewhere."""
+        with self.knowing({id: trial for id, trial in self.trials.items() if search.has_ended(trial)}):
+            x, y = self._vectorize_trials()
+        if len(y):
+            self.gpr.fit(x, y)
 
 
 @common.command

@@ -50,8 +50,8 @@ def report(tuner, images, labels):
     }.items():
         save_figure(project / f"{name}.png", figure)
 
-    tuner.oracle.stopwatch.save()
     summary = summarize(tuner, records, training, labels, probabilities)
+    summary["elapsed_seconds"] = tuner.oracle.stopwatch.save()
     search.write_json(project / "summary.json", summary)
     print(f"\n{trials_table(records)}")
     compare(project, summary)
@@ -151,7 +151,7 @@ def hardware():
 
 
 def summarize(tuner, records, training, labels, probabilities):
-    """Everything about a finished search in one dictionary, as summary.json holds it.
+    """Everything about a finished search but its time in one dictionary, as summary.json holds it.
 
     Args:
         tuner: a search.Tuner.
@@ -160,7 +160,6 @@ def summarize(tuner, records, training, labels, probabilities):
         labels, probabilities: of the test images, of shape (n,), and as predicted by the best model, of shape (n, 10).
     """
     best = best_first(records)[0]
-    confidence = probabilities[np.arange(len(labels)), labels]
     return {
         "strategy": STRATEGIES.get(tuner.settings.project.name, tuner.settings.project.name),
         "seed": tuner.settings.seed,
@@ -177,10 +176,9 @@ def summarize(tuner, records, training, labels, probabilities):
             "val_accuracy": best["val_accuracy"],
             "val_loss": best["curves"]["val_loss"][best["best_epoch"] - 1],
             "test_accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
-            "test_loss": float(-np.log(np.maximum(confidence, 1e-7)).mean()),  # clipped as Keras does
+            "test_loss": float(np.mean(keras.losses.sparse_categorical_crossentropy(labels, probabilities))),
         },
         "best_model_training": training,
-        "elapsed_seconds": tuner.oracle.stopwatch.seconds(),
         "seconds_in_fit": sum(record["seconds"] for record in records) + training["seconds"],
         "trials": records,
     }
@@ -368,8 +366,7 @@ def confusion_matrix_figure(labels, probabilities):
     Args:
         labels, probabilities: of shape (n,) and (n, 10).
     """
-    counts = np.zeros((10, 10), int)
-    np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
+    counts = tf.math.confusion_matrix(labels, probabilities.argmax(axis=1), num_classes=10).numpy()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = empty_figure(5.6)
     ax = figure.subplots()

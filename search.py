@@ -72,8 +72,11 @@ def check_settings(settings):
     if stored and differences:
         changes = "; ".join(f"{name} was {stored.get(name)}, now {asked[name]}" for name in differences)
         raise common.BadInput(
-            f"{settings.project} holds a search with other settings ({changes}): "
-            "--overwrite begins anew, another --results-dir keeps both"
+            f"{settings.project} holds a search with other settings ({changes}): " + (
+                "a worker needs the options of its chief"
+                if workers.is_worker()
+                else "--overwrite begins anew, another --results-dir keeps both"
+            )
         )
     if workers.is_worker() and not stored:
         raise common.BadInput(f"{path} can't be read: a worker needs the results folder of its chief")
@@ -140,8 +143,11 @@ class Stopwatch:
         return self.before + (time.monotonic() - common.STARTED if self.running else 0.0)
 
     def save(self):
+        """Stores the seconds and returns them."""
+        seconds = self.seconds()
         if self.running:
-            write_json(self.path, {"seconds": self.seconds()})
+            write_json(self.path, {"seconds": seconds})
+        return seconds
 
 
 def duration(seconds):
@@ -235,7 +241,8 @@ class ResumableOracle(kt.Oracle):
                 ended[number] = trial
         names = [folder.name.removeprefix("trial_") for folder in project.glob("trial_*")]
         trial_ids = {int(name): name for name in names if name.isdecimal()}
-        for number in range(max(ended, default=-1) + 1):
+        begun = {number for number in trial_ids if number < self.max_trials}
+        for number in range(max(begun | set(ended), default=-1) + 1):
             trial = ended.get(number)
             if trial is None:
                 trial_id = trial_ids.get(number, f"{number:0{len(str(self.max_trials))}d}")
@@ -248,11 +255,17 @@ class ResumableOracle(kt.Oracle):
 
     def propose_again(self, trial_id):
         """Gives a trial that was left out its hyperparameters, from the results before it and no later ones."""
-        trials, number = self.trials, int(trial_id)
-        self.trials = {each: trial for each, trial in trials.items() if int(each) < number}
-        trials[trial_id].hyperparameters.values = self.populate_space(trial_id)["values"]
-        self.trials = trials
-        self._record_values(trials[trial_id])
+        with self.knowing({id: trial for id, trial in self.trials.items() if int(id) < int(trial_id)}):
+            values = self.populate_space(trial_id)["values"]
+        self.trials[trial_id].hyperparameters.values = values
+        self._record_values(self.trials[trial_id])
+
+    @contextlib.contextmanager
+    def knowing(self, trials):
+        """Leaves the oracle only these of its trials, a dictionary by their ids, to propose from."""
+        all_trials, self.trials = self.trials, trials
+        yield
+        self.trials = all_trials
 
     @kt.synchronized
     def create_trial(self, tuner_id):
@@ -264,7 +277,8 @@ class ResumableOracle(kt.Oracle):
             self.stopwatch.running = True
             name = f"Trial {int(trial.trial_id) + 1} of {self.max_trials}"
             print(f"\n{name}: {describe(trial.hyperparameters)}")
-        self.all_handed_out = trial.status == "STOPPED"
+        handed_out = not self._retry_queue and len(self.trials) >= self.max_trials
+        self.all_handed_out = handed_out or trial.status == "STOPPED"  # that too where the search space is used up
         return trial
 
     @kt.synchronized
@@ -352,7 +366,7 @@ class Tuner(kt.Tuner):
         except Exception as error:
             reason = printable(textwrap.shorten(f"{type(error).__name__}: {error}", 200))
             if common.is_storage_error(error):  # not the trial's fault: end the search, keep the trial for the next run
-                raise kt.errors.FatalRuntimeError(getattr(error, "strerror", None) or reason) from error
+                raise kt.errors.FatalRuntimeError(reason) from error
             Path(self.get_trial_dir(trial.trial_id), "failure.txt").write_text(reason)
             raise
 
