@@ -1,11 +1,17 @@
 """What the tests share: pytest loads it first, so that the repository's modules can be imported from anywhere."""
 
 import csv
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+# Two test files run at a time: one thread for each process, or they wait for each other. Parallel search gives the same
+# result as serial search where the number of threads is the same.
+os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -29,6 +35,19 @@ def read_until(process, text):
         if text in line:
             return
     pytest.fail(f"{text!r} did not come: {process.communicate()}")
+
+
+def wait_until(condition, seconds=300):
+    """Waits for what will come on any machine unless something hangs."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def assert_one_line(errors, *parts):
+    """What a process wrote to stderr is one line, and these parts are in it."""
+    assert len(errors.strip().splitlines()) == 1 and all(part in errors for part in parts), errors
 
 
 def trial_rows(project):

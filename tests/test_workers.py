@@ -6,14 +6,12 @@ import resource
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
-from conftest import FOLDERS, RANDOM, command, read_until, trial_rows
+from conftest import FOLDERS, RANDOM, assert_one_line, command, read_until, trial_rows, wait_until
 
 SMALL = ("--max-trials", "3", "--epochs", "1", "--train-images", "400")
-THREADS = {"TF_NUM_INTRAOP_THREADS": "1"}
 TIMEOUT = 300  # a hang, on any machine
 
 
@@ -22,7 +20,7 @@ def begin(start):
     """begin(*options, **environment) starts a small search in a process group of its own."""
 
     def begin(*options, **environment):
-        return start(RANDOM, *SMALL, *options, env=os.environ | THREADS | environment, start_new_session=True)
+        return start(RANDOM, *SMALL, *options, env=os.environ | environment, start_new_session=True)
 
     return begin
 
@@ -31,13 +29,6 @@ def end(process):
     """The exit status, the output and the errors of a process."""
     output, errors = process.communicate(timeout=TIMEOUT)
     return process.returncode, output, errors
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def at_work(folder):
@@ -75,18 +66,11 @@ def variables(name, port):
     return {"KERASTUNER_TUNER_ID": name, "KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port)}
 
 
-def assert_one_line(errors, *texts):
-    assert errors.strip().count("\n") == 0 and "Traceback" not in errors, errors
-    assert all(text in errors for text in texts), errors
-
-
 @pytest.fixture(scope="module")
 def serial(tmp_path_factory):
     """The trials and the result of the search with one worker."""
     folder = tmp_path_factory.mktemp("serial")
-    process = subprocess.run(
-        command(RANDOM, *SMALL), cwd=folder, env=os.environ | THREADS, capture_output=True, text=True, timeout=TIMEOUT
-    )
+    process = subprocess.run(command(RANDOM, *SMALL), cwd=folder, capture_output=True, text=True, timeout=TIMEOUT)
     assert process.returncode == 0, process.stderr
     return trials(folder), result(process.stdout)
 
@@ -103,21 +87,8 @@ def test_chief_and_workers_told_by_the_environment_give_the_same_result(begin, s
         assert (status, errors) == (0, "") and "Test accuracy" not in output
 
 
-def test_the_trial_of_a_killed_worker_is_run_again(begin, serial, tmp_path):
-    chief = begin("--workers", "2")
-    read_until(chief, "Trial 2 of 3")
-    os.kill(workers_of(chief, tmp_path)[0], signal.SIGKILL)
-    status, output, errors = end(chief)
-    assert (status, errors) == (0, "") and "killed by signal 9" in output
-    assert (trials(tmp_path), result(output)) == serial
-
-
-def test_a_chief_that_is_ended_takes_its_workers_along_and_can_go_on(begin, serial, tmp_path):
-    for number, kill in (
-        (signal.SIGINT, os.killpg),  # Ctrl-C in a terminal
-        (signal.SIGTERM, os.kill),
-        (signal.SIGKILL, os.kill),
-    ):
+def test_after_the_end_of_a_chief_and_of_a_worker_the_same_command_ends_with_the_same_result(begin, serial, tmp_path):
+    for number, kill in ((signal.SIGINT, os.killpg), (signal.SIGKILL, os.kill)):  # Ctrl-C is for the process group
         chief = begin("--workers", "2")
         read_until(chief, "Trial 2 of 3")
         assert len(workers_of(chief, tmp_path)) == 2
@@ -126,8 +97,12 @@ def test_a_chief_that_is_ended_takes_its_workers_along_and_can_go_on(begin, seri
         assert status == (-number if number == signal.SIGKILL else 128 + number)
         assert "Traceback" not in errors
         wait_until(lambda: not at_work(tmp_path))
-    status, output, errors = end(begin("--workers", "2"))
-    assert (status, errors) == (0, "")
+    chief = begin("--workers", "2")
+    for _ in range(2):  # until both have a trial
+        read_until(chief, " of 3: units")
+    os.kill(workers_of(chief, tmp_path)[0], signal.SIGKILL)
+    status, output, errors = end(chief)
+    assert (status, errors) == (0, "") and "killed by signal 9" in output
     assert (trials(tmp_path), result(output)) == serial
     status, output, errors = end(begin("--workers", "2"))  # of a finished search: runs no trial
     assert (status, errors, result(output)) == (0, "", serial[1])
