@@ -17,7 +17,7 @@ import search
 
 
 class BayesianOptimization(search.ResumableOracle, kt.oracles.BayesianOptimizationOracle):
-    """Fits a Gaussian process to the results and tries what it deems best; in a kt.Tuner, kt.BayesianOptimization."""
+    """Tries what a Gaussian process deems best; kt.BayesianOptimization is a kt.Tuner with its oracle."""
 
     def populate_space(self, trial_id):
         # KerasTuner doesn't store this sampler's state: seeded for each trial, a resumed search proposes the same.

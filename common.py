@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import math
 import os
+import platform
 import signal
 import sys
 import tempfile
@@ -66,7 +67,7 @@ tf.config.experimental.enable_op_determinism()
 for gpu in tf.config.list_physical_devices("GPU"):  # several processes may share it
     tf.config.experimental.set_memory_growth(gpu, True)
 
-# To sum gradients over devices registers a function with TensorFlow for good, and with it the graph of each training:
+# Summing gradients over devices registers a function with TensorFlow for good, and with it the graph of each training:
 # 17 MB a trial. One device has nothing to sum; Keras has no public way to leave it out.
 keras.optimizers.Optimizer._all_reduce_sum_gradients = lambda self, grads_and_vars: grads_and_vars
 
@@ -146,18 +147,19 @@ def argument_parser(description):
     parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
 
     def number(option, default, text, low=1, high=None):
+        text += " (%(default)s)"
         parser.add_argument(option, type=whole_number(low, high), default=default, metavar="N", help=text)
 
-    number("--max-trials", 10, "hyperparameter combinations to try (10)")
-    number("--epochs", 30, f"at most so many; a trial takes {TRIAL_EPOCHS}, the best model {FINAL_EPOCHS} (30)")
-    number("--batch-size", 128, "images per training step (128)")
-    number("--patience", 3, "end a trial after so many epochs without gain (3)")
-    number("--seed", 1, "same seed, same result (1)", high=2**32 - 1)
+    number("--max-trials", 10, "hyperparameter combinations to try")
+    number("--epochs", 30, f"at most so many; a trial takes {TRIAL_EPOCHS}, the best model {FINAL_EPOCHS}")
+    number("--batch-size", 128, "images per training step")
+    number("--patience", 3, f"end a trial after so many of its {TRIAL_EPOCHS} epochs without gain")
+    number("--seed", 1, "same seed, same result", high=2**32 - 1)
     number("--train-images", TRAIN_IMAGES, "only the first N, and N/4 to validate: a quick look", 4, TRAIN_IMAGES)
-    number("--workers", 1, "trials at a time on this machine (1)")
+    number("--workers", 1, "trials at a time on this machine")
     add = parser.add_argument
-    add("--precision", choices=("auto", *PRECISIONS), default="auto", help="auto: the fastest of this hardware")
-    add("--results-dir", type=Path, default="keras_tuner_results", metavar="DIR", help="(keras_tuner_results)")
+    add("--precision", choices=("auto", *PRECISIONS), default="auto", help="auto: the fastest on this hardware")
+    add("--results-dir", type=Path, default="keras_tuner_results", metavar="DIR", help="of searches (%(default)s)")
     add("--overwrite", action="store_true", help="begin anew instead of going on with the stored search")
     add("--tensorboard", action="store_true", help="write logs for TensorBoard")
     return parser
@@ -175,6 +177,25 @@ def fastest_precision():
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text().split() if cpuinfo.exists() else ()
     return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
+
+
+def hardware():
+    """What this process runs on: the CPU's name, its cores as the system counts them, and the names of the GPUs."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "gpus": [each.get("device_name", "GPU") for each in details],
+    }
+
+
+def versions():
+    """The versions of Python and of the packages that a result depends on."""
+    packages = {module.__name__: module.__version__ for module in (tf, keras, kt, np)}
+    return {"python": platform.python_version(), **packages}
 
 
 # --- Data -------------------------------------------------------------------------------------------------------------

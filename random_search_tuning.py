@@ -13,7 +13,7 @@ import search
 
 
 class RandomSearch(search.ResumableOracle, kt.oracles.RandomSearchOracle):
-    """Draws each trial's hyperparameters at random; in a kt.Tuner, kt.RandomSearch."""
+    """Draws each trial's hyperparameters at random; kt.RandomSearch is a kt.Tuner with this oracle."""
 
 
 @common.command

@@ -4,14 +4,10 @@ Tables and pictures come from the stored files and the test images: a second run
 """
 
 import csv
-import os
-import platform
-from pathlib import Path
 
 import common  # first: it sets up TensorFlow before anything else imports it
 
 import keras
-import keras_tuner as kt
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
@@ -137,19 +133,6 @@ def trials_table(records):
     return "\n".join(f"{line}  {reason}".rstrip() for line, reason in zip(aligned(rows), reasons))
 
 
-def hardware():
-    """What the search ran on: the CPU's name, its cores as the system counts them, and the names of the GPUs."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
-    return {
-        "cpu": names[0] if names else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "gpus": [each.get("device_name", "GPU") for each in details],
-    }
-
-
 def summarize(tuner, records, training, labels, probabilities):
     """Everything about a finished search but its time in one dictionary, as summary.json holds it.
 
@@ -165,11 +148,6 @@ def summarize(tuner, records, training, labels, probabilities):
         "seed": tuner.settings.seed,
         "precision": tuner.settings.precision,
         "settings": search.read_json(tuner.settings.project / "settings.json"),
-        "versions": {
-            "python": platform.python_version(),
-            **{module.__name__: module.__version__ for module in (tf, keras, kt, np)},
-        },
-        "hardware": hardware(),
         "best": {
             "trial": best["trial"],
             "hyperparameters": {name: best[name] for name in HYPERPARAMETERS},

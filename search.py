@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import math
 import os
 import shutil
 import sys
@@ -34,19 +33,24 @@ def whole_file(path):
     os.replace(draft, path)
 
 
+def checksum(content):
+    """The SHA-256 of a JSON object's text."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
 def write_json(path, content):
-    """Writes a JSON file that is at every instant the old one or the new one, power cuts included."""
+    """Writes a JSON object, with its checksum, to a file that is at every instant the old one or the new one."""
     with whole_file(path) as draft:
-        draft.write_text(json.dumps(content, indent=1))
+        draft.write_text(json.dumps(content | {"checksum": checksum(content)}, indent=1))
 
 
 def read_json(path):
-    """Reads a JSON object; an empty one where the file is missing or damaged."""
+    """Reads what write_json() wrote; an empty dictionary where the file is missing or one of its bytes was changed."""
     try:
         content = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+        return content if content.pop("checksum") == checksum(content) else {}
+    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):  # whatever a damaged file may hold
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def check_settings(settings):
@@ -99,6 +103,7 @@ def open_project(settings, name):
         raise common.BadInput(f"a parallel search needs {', '.join(missing)} in the environment as well")
     if workers.is_worker():
         workers.join_chief()
+        check_settings(settings)
     else:
         holder = settings.results_dir / f"{name}.pid"
         settings.lock = filelock.FileLock(settings.results_dir / f"{name}.lock", blocking=False)
@@ -113,6 +118,7 @@ def open_project(settings, name):
                 settings.project.rename(discarded)  # at once: half a search must not be taken for a whole one
                 shutil.rmtree(discarded)
             settings.project.mkdir(exist_ok=True)
+            check_settings(settings)
         except filelock.Timeout:
             raise common.BadInput(
                 f"process {holder.read_text() if holder.exists() else '(starting)'} is at work on {settings.project}: "
@@ -122,8 +128,6 @@ def open_project(settings, name):
             if error.errno in common.NO_ROOM:
                 raise
             raise common.BadInput(f"--results-dir {settings.results_dir}: can't be written ({error.strerror})")
-    check_settings(settings)
-    if not workers.is_worker():
         print(f"Precision: {settings.precision}")
 
 
@@ -133,7 +137,7 @@ class Stopwatch:
     def __init__(self, path):
         self.path = path
         self.before = read_json(path).get("seconds")
-        if not (isinstance(self.before, (int, float)) and 0 <= self.before < math.inf):
+        if self.before is None:
             if path.exists():
                 print(f"{path} is damaged: left out, the time is counted from now on")
             self.before = 0.0
@@ -194,7 +198,7 @@ class ResumableOracle(kt.Oracle):
     """Makes an oracle of KerasTuner resumable and lets it report: inherit from this class first, then from the oracle.
 
     What a trial tries depends on the seed, the trial's number and the results before it, never on what else happened
-    in this process. So the trials' own files, written by KerasTuner, are the whole state of a search.
+    in this process. So the trials' own files are the whole state of a search.
     """
 
     stopwatch = None
@@ -232,13 +236,12 @@ class ResumableOracle(kt.Oracle):
         ended = {}
         for path in project.glob("trial_*/trial.json"):
             try:
-                trial = kt.engine.trial.Trial.load(str(path))
-                number = int(trial.trial_id)
-            except Exception:  # whatever a damaged file makes of its reader
+                trial = kt.engine.trial.Trial.from_state(read_json(path))
+            except KeyError:
                 print(f"{path} is damaged: left out, its trial is trained again")
                 continue
             if has_ended(trial):
-                ended[number] = trial
+                ended[int(trial.trial_id)] = trial
         names = [folder.name.removeprefix("trial_") for folder in project.glob("trial_*")]
         trial_ids = {int(name): name for name in names if name.isdecimal()}
         begun = {number for number in trial_ids if number < self.max_trials}
@@ -294,13 +297,14 @@ class ResumableOracle(kt.Oracle):
 
     @kt.synchronized
     def end_trial(self, trial):
-        folder = self.project / f"trial_{trial.trial_id}"
         if trial.status != "COMPLETED":  # its message is lost on the way from a worker
-            trial.message = (folder / "failure.txt").read_text()
+            path = self.project / f"trial_{trial.trial_id}" / "failure.txt"
+            trial.message = path.read_text() if path.exists() else "its worker gave no reason"
         super().end_trial(trial)
-        with open(folder / "trial.json") as file:
-            os.fsync(file.fileno())
         self.report_progress(self.trials[trial.trial_id])
+
+    def _save_trial(self, trial):  # private: KerasTuner itself writes in place and without a checksum
+        write_json(Path(self._get_trial_dir(trial.trial_id), "trial.json"), trial.get_state())
 
     def report_progress(self, trial):
         """Says how a trial ended, which is the best so far, and how long the rest may take."""
@@ -315,7 +319,7 @@ class ResumableOracle(kt.Oracle):
             print(f"Best so far: {best.score:.4f}, trial {int(best.trial_id) + 1} ({describe(best.hyperparameters)})")
         ended = list(filter(has_ended, self.trials.values()))
         left = self.max_trials - len(ended)
-        at_a_time = len(self.ongoing_trials) + 1  # the others' and the next in place of this
+        at_a_time = len(self.ongoing_trials) + 1  # those at work elsewhere, and the one that takes this one's place
         seconds = sum(map(seconds_trained, ended)) / len(ended) * left / at_a_time
         if left > 0:  # --max-trials may be fewer than are stored
             print(f"Trials left: {left}, about {duration(seconds)}; then the best model is trained")
@@ -386,18 +390,19 @@ class Tuner(kt.Tuner):
     def best_model(self):
         """Loads best_model.keras of a finished search; trains it where it is missing, damaged, or of another trial.
 
-        KerasTuner's own advice (see its get_best_models): train the best hyperparameters anew, for longer than a trial.
+        To train the best hyperparameters anew is KerasTuner's advice (see its get_best_models); here, it takes longer
+        than a trial.
 
         Returns:
             A compiled keras.Model that computes in float32, on any machine, and takes raw images of shape (n, 28, 28),
             values 0 to 255; and the content of best_model.json: the trial, the model's accuracy and loss on the
-            validation images, the seconds of its training, and its learning curves.
+            validation images, the seconds of its training, its learning curves, and what it was trained with.
 
         Raises:
             common.SearchFailed: no trial was completed.
         """
         trial = self.oracle.get_best_trials(1)[0]
-        if trial.status != "COMPLETED":  # KerasTuner falls back on those
+        if trial.status != "COMPLETED":  # get_best_trials falls back on failed ones
             raise common.SearchFailed(f"all trials failed, the first one with {trial.message}")
         number = int(trial.trial_id) + 1
         path = self.settings.project / "best_model.keras"
@@ -426,7 +431,13 @@ class Tuner(kt.Tuner):
         with whole_file(path) as draft:
             model.save(draft)
         record = {
-            "trial": number, "val_accuracy": accuracy, "val_loss": loss, "seconds": seconds, "curves": curves
+            "trial": number,
+            "val_accuracy": accuracy,
+            "val_loss": loss,
+            "seconds": seconds,
+            "curves": curves,
+            "versions": common.versions(),
+            "hardware": common.hardware(),
         }
         write_json(path.with_suffix(".json"), record)
         return keras.models.load_model(path), record

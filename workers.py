@@ -134,8 +134,8 @@ def _start_workers(count, gpus):
     ]
 
 
-def _listen():
-    """Makes sure that the chief can listen at its address, which KerasTuner would share with another server."""
+def _free_port():
+    """Makes sure that nobody else listens at the chief's address; returns its port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -173,7 +173,7 @@ def run_chief(oracle, count, gpus, serve):
     starts_workers = not is_chief()
     if starts_workers:
         os.environ |= dict(zip(VARIABLES, ("chief", "127.0.0.1", "0")))
-    os.environ["KERASTUNER_ORACLE_PORT"] = _listen()  # 0: any that is free
+    os.environ["KERASTUNER_ORACLE_PORT"] = _free_port()  # 0: any that is free
     failures = _Failures()
     logging.getLogger("grpc").addHandler(failures)
 

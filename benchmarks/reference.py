@@ -2,8 +2,8 @@
 
     python benchmarks/reference.py --results-dir DIR [--max-trials 10] [--epochs 30] [--seed 1]
 
-Keras' and KerasTuner's defaults wherever there is one; TensorFlow is deterministic, as in the project. Ends with one
-line of JSON; benchmarks/speed.py runs it.
+Keras' and KerasTuner's defaults wherever there is one, but for two settings of common.py: TensorFlow is deterministic,
+and memory does not grow from trial to trial. Ends with one line of JSON; benchmarks/speed.py runs it.
 """
 
 import argparse

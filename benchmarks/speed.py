@@ -93,7 +93,7 @@ def table(reference, project):
         for theirs, ours in zip(one["epochs"], other["epochs"])
         if theirs and ours
     ]
-    rows.append(f"| seconds per epoch, trial by trial, the least ratio | | | {min(ratios):.2f} |")
+    rows.append(f"| seconds per epoch, trial by trial, the smallest ratio | | | {min(ratios):.2f} |")
     return "\n".join(["| | reference | this project | ratio |", "| --- | --- | --- | --- |", *rows])
 
 
@@ -106,9 +106,9 @@ def main():
     if quick:
         project.append(run_project(options))
         reference.append(run_reference(options))
-    import results  # only now: TensorFlow's memory and threads are not to weigh on what is measured
+    import common  # only now: TensorFlow's memory and threads are not to weigh on what is measured
 
-    hardware = results.hardware()
+    hardware = common.hardware()
     print(f"{hardware['cpu']}, {hardware['cores']} cores; {', '.join(hardware['gpus']) or 'no GPU'}\n")
     print(table(reference, project))
 

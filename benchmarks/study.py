@@ -66,7 +66,8 @@ def run_search(strategy, seed, folder):
         sys.exit(1)  # it has said why
     paths = (path / "summary.json" for path in folder.iterdir() if path.is_dir())
     summary = next(each for path in paths if (each := search.read_json(path)).get("strategy") == strategy)
-    best, hardware = summary["best"], summary["hardware"]
+    best, training = summary["best"], summary["best_model_training"]
+    hardware = training["hardware"]
     key = {"strategy": strategy, "seed": seed}
     if not any((row["strategy"], row["seed"]) == (strategy, seed) for row in read(TRIALS)):
         append(TRIALS, [
@@ -75,14 +76,14 @@ def run_search(strategy, seed, folder):
         ])
     append(SEARCHES, [key | {
         "val_accuracy": best["val_accuracy"],
-        "best_model_val_accuracy": summary["best_model_training"]["val_accuracy"],
+        "best_model_val_accuracy": training["val_accuracy"],
         "test_accuracy": best["test_accuracy"],
         "seconds": summary["elapsed_seconds"],
         "trial": best["trial"],
         **best["hyperparameters"],
         "precision": summary["precision"],
         "hardware": ", ".join([hardware["cpu"], f"{hardware['cores']} cores", *hardware["gpus"]]),
-        "versions": ", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in training["versions"].items()),
     }])
 
 
@@ -113,8 +114,8 @@ def paired_difference(searches, seeds, name):
     """Bayesian optimisation's mean lead over random search, seed by seed, and what can be said of it.
 
     Returns:
-        The mean difference, its standard deviation over the seeds, the bounds of its 95% interval (Student's t), and
-        the number of seeds whose interval would exclude zero if mean and standard deviation stayed what they are.
+        The mean difference, the bounds of its 95% interval (Student's t), and the number of seeds whose interval would
+        exclude zero if mean and standard deviation stayed what they are.
     """
     values = {(row["strategy"], row["seed"]): row[name] for row in searches}
     random, bayesian = SCRIPTS
@@ -124,7 +125,7 @@ def paired_difference(searches, seeds, name):
     enough = next(
         (n for n in range(2, 100_000) if scipy.stats.t.ppf(0.975, n - 1) * deviation / n**0.5 < abs(mean)), None
     )
-    return mean, deviation, low, high, enough
+    return mean, low, high, enough
 
 
 def report():
@@ -141,15 +142,16 @@ def report():
         lines.append(f"| {title} | {' | '.join(cells)} |")
     lines.append("")
     for name, title in (("val_accuracy", "best validation accuracy"), ("test_accuracy", "test accuracy")):
-        mean, deviation, low, high, enough = paired_difference(searches, seeds, name)
+        mean, low, high, enough = paired_difference(searches, seeds, name)
+        verdict = "tell" if low * high > 0 else "cannot tell"
         lines.append(
-            f"Bayesian optimisation's lead in {title}, paired by seed: {mean:+.4f}, 95% interval {low:+.4f} to "
-            f"{high:+.4f}; seeds whose interval would exclude zero at this mean and spread: {enough}"
+            f"- Bayesian optimisation's lead in {title}, paired by seed: {mean:+.4f}, 95% interval {low:+.4f} to "
+            f"{high:+.4f}. {len(seeds)} seeds {verdict} the two apart; at this mean and spread it takes {enough}."
         )
     accuracies = [row["test_accuracy"] for row in repeated]
     lines.append(
-        f"The best hyperparameters trained again with {len(accuracies)} seeds: test accuracy "
-        f"{statistics.mean(accuracies):.4f} ± {statistics.stdev(accuracies):.4f}"
+        f"- The best hyperparameters trained again with {len(accuracies)} seeds: test accuracy "
+        f"{statistics.mean(accuracies):.4f} ± {statistics.stdev(accuracies):.4f}."
     )
     return "\n".join(lines)
 

@@ -1,7 +1,9 @@
 """What the tests share: pytest loads it first, so that the repository's modules can be imported from anywhere."""
 
 import csv
+import functools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -56,15 +58,22 @@ def trial_rows(project):
         return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c():
+    """Lets pytest end what it has started, where common.py's own handler would end pytest at once."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def run_in(folder, script, *args, **options):
+    """Runs a script to its end as a user does, in a folder; the options are those of subprocess.run."""
+    options = {"cwd": folder, "capture_output": True, "text": True, "timeout": 300} | options
+    return subprocess.run(command(script, *args), **options)
+
+
 @pytest.fixture
 def run(tmp_path):
-    """run(script, *args, **options) runs a script to its end as a user does, in a folder of the test's own."""
-
-    def run(script, *args, **options):
-        options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300} | options
-        return subprocess.run(command(script, *args), **options)
-
-    return run
+    """run(script, *args, **options): run_in() a folder of the test's own."""
+    return functools.partial(run_in, tmp_path)
 
 
 @pytest.fixture

@@ -159,8 +159,8 @@ def test_summary_tells_how_the_result_came_about(tuner, test_data):
     assert len(training["curves"]["val_accuracy"]) == 1
     assert stored["seconds_in_fit"] == pytest.approx(completed["seconds"] + training["seconds"])
     assert stored["settings"]["train_images"] == 2000 and stored["strategy"] == "random search" and stored["seed"] == 1
-    assert set(stored["versions"]) == {"python", "tensorflow", "keras", "keras_tuner", "numpy"}
-    assert stored["hardware"]["cores"] >= 1 and stored["hardware"]["cpu"]
+    assert set(training["versions"]) == {"python", "tensorflow", "keras", "keras_tuner", "numpy"}
+    assert training["hardware"]["cores"] >= 1 and training["hardware"]["cpu"]
 
 
 def test_report_of_a_search_without_a_completed_trial_says_so(tuner, test_data):
@@ -271,14 +271,15 @@ def test_the_other_strategy_s_result_is_shown_and_drawn_whichever_was_first(tmp_
 
 
 @pytest.mark.parametrize("content", [
-    None, b"", b"[]", b'{"best": 1}', b"\xff\x00", json.dumps(summary())[:-9].encode(),
-    json.dumps(summary(settings=[])).encode(), json.dumps(summary(elapsed_seconds=float("nan"))).encode(),
-    json.dumps(summary(trials=[{"trial": "a"}])).encode(), json.dumps(summary(best={})).encode(),
+    b"", b"\xff\x00", json.dumps(summary()).encode(), summary(settings=[]), summary(elapsed_seconds=float("nan")),
+    summary(trials=[{"trial": "a"}]), summary(best={}),
 ])
 def test_a_damaged_or_foreign_summary_is_no_summary(tmp_path, capsys, content):
     random, bayesian = folders(tmp_path)
-    if content is not None:
+    if isinstance(content, bytes):
         (bayesian / "summary.json").write_bytes(content)
+    else:
+        search.write_json(bayesian / "summary.json", content)
     results.compare(random, summary())
     assert capsys.readouterr().out == "" and not (tmp_path / "comparison.png").exists()
 

@@ -6,7 +6,6 @@ import http.server
 import os
 import re
 import shutil
-import subprocess
 import threading
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import keras_tuner as kt
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import BAYESIAN, FOLDERS, RANDOM, assert_one_line, command, read_until, trial_rows
+from conftest import BAYESIAN, FOLDERS, RANDOM, assert_one_line, read_until, run_in, trial_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -25,12 +24,6 @@ import random_search_tuning
 import search
 
 SMALL = ("--epochs", "1", "--train-images", "400")
-
-
-def run_in(folder, script, *options, **environment):
-    """Runs a script to its end in a folder, with these variables added to its environment."""
-    options, environment = command(script, *options), os.environ | environment
-    return subprocess.run(options, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -220,18 +213,20 @@ def test_a_bad_option_is_named(options, named):
         (RANDOM, ["--results-dir", "a_file"], "--results-dir a_file: can't be written"),
     ],
 )
-def test_bad_input_gets_one_line_and_status_2_before_any_training(tmp_path, script, options, named):
+def test_bad_input_gets_one_line_and_status_2_before_any_training(tmp_path, run, script, options, named):
     (tmp_path / "a_file").touch()
-    process = run_in(tmp_path, script, *SMALL, *options)
+    process = run(script, *SMALL, *options)
     assert process.returncode == 2 and process.stdout == ""
     assert process.stderr.startswith(f"{script}: ")
     assert_one_line(process.stderr, named)
 
 
-def test_a_results_folder_that_cannot_be_written_is_named():
-    settings = common.argument_parser("").parse_args(["--results-dir", "/proc/nowhere"])
-    with pytest.raises(common.BadInput, match="--results-dir /proc/nowhere: can't be written"):
-        search.open_project(settings, "any")
+def test_a_results_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "any" / "settings_draft.json").mkdir(parents=True)  # in the way of the first file to be written
+    for folder in ("/proc/nowhere", tmp_path):
+        settings = common.argument_parser("").parse_args(["--results-dir", str(folder)])
+        with pytest.raises(common.BadInput, match=f"--results-dir {folder}: can't be written"):
+            search.open_project(settings, "any")
 
 
 # --- Data -------------------------------------------------------------------------------------------------------------
@@ -268,9 +263,9 @@ def test_damaged_data_are_named(cache, name, damage, monkeypatch):
         common.load_train_data(), common.load_test_data()
 
 
-def test_damaged_test_data_end_a_search_in_one_line_before_any_training(cache, tmp_path):
+def test_damaged_test_data_end_a_search_in_one_line_before_any_training(cache, run):
     truncate(cache / "t10k-images-idx3-ubyte.gz")
-    process = run_in(tmp_path, RANDOM, *SMALL, KERAS_HOME=str(cache.parents[1]))
+    process = run(RANDOM, *SMALL, env=os.environ | {"KERAS_HOME": str(cache.parents[1])})
     assert process.returncode == 1 and "Trial" not in process.stdout
     assert_one_line(process.stderr, "damaged")
 

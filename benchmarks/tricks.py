@@ -1,0 +1,86 @@
+"""What each trick of the network and of its training buys: the best model's training without it.
+
+    python benchmarks/tricks.py
+
+Prints a Markdown table of accuracies on the validation images, for one fixed set of hyperparameters, with two seeds.
+"""
+
+import contextlib
+import statistics
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import common  # first: it sets up TensorFlow before anything else imports it
+
+import keras
+
+HYPERPARAMETERS = {"units": 256, "dropout": 0.3, "learning_rate": 3e-3, "optimizer": "adam"}
+SEEDS = (1, 2)
+
+schedules = keras.optimizers.schedules
+Conv2D, CosineDecay = keras.layers.Conv2D, schedules.CosineDecay
+
+
+def nothing(*args, **kwargs):
+    return keras.layers.Identity()
+
+
+def more_filters(filters, *args, **kwargs):
+    return Conv2D({32: 48}.get(filters, filters), *args, **kwargs)
+
+
+def without_warm_up(_, steps, alpha, warmup_target, warmup_steps):
+    return CosineDecay(warmup_target, steps + warmup_steps, alpha)
+
+
+ONE = (common, "FINAL_NETWORKS", 1)
+VARIANTS = {  # what to put in place of what
+    "one network": [ONE],
+    "without flips": [ONE, (keras.layers, "RandomFlip", nothing)],
+    "without normalisation": [ONE, (keras.layers, "BatchNormalization", nothing)],
+    "without warming up": [ONE, (schedules, "CosineDecay", without_warm_up)],
+    "8 epochs instead of 12": [ONE, (common, "FINAL_EPOCHS", 8)],
+    "16, 48, 96 filters": [ONE, (keras.layers, "Conv2D", more_filters)],
+    "four networks": [],
+}
+
+
+def measure(variant, seed, train, validation):
+    """Trains one variant.
+
+    Returns:
+        Its validation accuracy (the mean of its networks), that of the best model made of it, and the seconds an epoch.
+    """
+    hp = common.search_space()
+    hp.values = dict(HYPERPARAMETERS)
+    cnn = common.CNN(common.argument_parser("").parse_args(["--precision", common.fastest_precision()]))
+    with contextlib.ExitStack() as stack:
+        for place in variant:
+            stack.enter_context(mock.patch.object(*place))
+        keras.utils.set_random_seed(seed)
+        started = time.monotonic()
+        ensemble, curves = cnn.train_final(hp, *train, validation_data=validation)
+        seconds = (time.monotonic() - started) / len(curves["loss"])
+    _, accuracy = common.average(ensemble, "variant").evaluate(*validation, batch_size=1000, verbose=0)
+    return curves["val_accuracy"][-1], accuracy, seconds
+
+
+def main():
+    train, validation = common.load_train_data()
+    rows = []
+    for name, variant in VARIANTS.items():
+        runs = [measure(variant, seed, train, validation) for seed in SEEDS]
+        one, best, seconds = map(statistics.mean, zip(*runs))
+        each = ", ".join(f"{run[1]:.4f}" for run in runs)
+        rows.append(f"| {name} | {one:.4f} | {best:.4f} ({each}) | {seconds:.1f} |")
+    print(f"\n{HYPERPARAMETERS}, {common.FINAL_EPOCHS} epochs, seeds {SEEDS}\n")
+    print("| | one image, mean of the networks | with its mirror image, all networks | seconds per epoch |")
+    print("| --- | --- | --- | --- |", *rows, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
