@@ -6,7 +6,7 @@
 
 Each search is a line in searches.csv, each of their trials one in trials.csv, each repeated training of the best
 hyperparameters one in repeated.csv. Both strategies start from the same four trials, so they are compared seed by seed;
-the report is of the seeds that both have searched.
+the report is of the seeds that both have searched so far.
 """
 
 import argparse
@@ -128,11 +128,37 @@ def paired_difference(searches, seeds, name):
     return mean, low, high, enough
 
 
+def hyperparameters_table(trials):
+    """The mean validation accuracy of trials on both sides of a value, as Markdown.
+
+    The learning rate decides so much that the others are compared among the trials with good ones.
+    """
+    trials = {tuple(trial[name] for name in results.HYPERPARAMETERS): trial for trial in trials}.values()  # each once
+    good = [trial for trial in trials if trial["learning_rate"] >= 0.002]
+    lines = ["| mean validation accuracy of trials with | | |", "| --- | --- | --- |"]
+    for names, chosen, is_first in (
+        (("learning rate below 0.002", "from 0.002 on"), trials, lambda trial: trial["learning_rate"] < 0.002),
+        (("and then, at most 256 units", "more"), good, lambda trial: trial["units"] <= 256),
+        (("dropout of at most 0.2", "more"), good, lambda trial: trial["dropout"] <= 0.2),
+        (("Adam", "RMSprop"), good, lambda trial: trial["optimizer"] == "adam"),
+    ):
+        sides = [[trial["val_accuracy"] for trial in chosen if is_first(trial) == side] for side in (True, False)]
+        cells = [f"{statistics.mean(side):.4f} ({len(side)} trials)" for side in sides]
+        lines.append(f"| {names[0]} / {names[1]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def report():
-    """What the study says, as Markdown."""
-    (searches, seeds), repeated = searched_by_both(), read(REPEATED)
+    """What the study says of the two strategies, as Markdown."""
+    searches, seeds = searched_by_both()
     lines = [f"| mean and standard deviation over {len(seeds)} seeds | {' | '.join(SCRIPTS)} |", "| --- | --- | --- |"]
+    for row in searches:
+        row["later_trials"] = statistics.mean(
+            trial["val_accuracy"] for trial in read(TRIALS)
+            if (trial["strategy"], trial["seed"]) == (row["strategy"], row["seed"]) and trial["trial"] > 4
+        )
     for name, title, form in (
+        ("later_trials", "validation accuracy of trials 5 to 10", "{:.4f} ± {:.4f}"),
         ("val_accuracy", "best validation accuracy", "{:.4f} ± {:.4f}"),
         ("test_accuracy", "test accuracy", "{:.4f} ± {:.4f}"),
         ("seconds", "seconds", "{:.0f} ± {:.0f}"),
@@ -148,11 +174,12 @@ def report():
             f"- Bayesian optimisation's lead in {title}, paired by seed: {mean:+.4f}, 95% interval {low:+.4f} to "
             f"{high:+.4f}. {len(seeds)} seeds {verdict} the two apart; at this mean and spread it takes {enough}."
         )
-    accuracies = [row["test_accuracy"] for row in repeated]
-    lines.append(
-        f"- The best hyperparameters trained again with {len(accuracies)} seeds: test accuracy "
-        f"{statistics.mean(accuracies):.4f} ± {statistics.stdev(accuracies):.4f}."
-    )
+    accuracies = [row["test_accuracy"] for row in read(REPEATED)]
+    if len(accuracies) > 1:
+        lines.append(
+            f"- The best hyperparameters trained again with {len(accuracies)} seeds: test accuracy "
+            f"{statistics.mean(accuracies):.4f} ± {statistics.stdev(accuracies):.4f}."
+        )
     return "\n".join(lines)
 
 
@@ -191,11 +218,11 @@ def main():
             if seed not in repeated:
                 repeat_training(seed)
     trials = read(TRIALS)
-    if len(searched_by_both()[1]) < 2 or len(read(REPEATED)) < 2:
+    if len(searched_by_both()[1]) < 2:
         sys.exit("too few seeds for a report: run benchmarks/study.py without --report")
     results.save_figure(HERE / "progress.png", progress_figure(trials))
     results.save_figure(HERE / "hyperparameters.png", results.hyperparameters_figure(trials))
-    print(report())
+    print(report(), hyperparameters_table(trials), sep="\n\n")
 
 
 if __name__ == "__main__":
