@@ -406,7 +406,7 @@ class CNN(kt.HyperModel):
             labels,
             batch_size=self.settings.batch_size,
             epochs=epochs,
-            validation_batch_size=1000,
+            validation_batch_size=1000,  # 0.67 s an epoch instead of 0.87 s with batches of 128
             verbose=1 if sys.stdout.isatty() else 2,  # a progress bar for a person, a line an epoch for a file
             **kwargs,
         )

@@ -216,7 +216,7 @@ def data():
 
 
 @pytest.mark.parametrize("name, damage", [
-    ("best_model.keras", "half"), ("best_model.keras", "garbage"), ("best_model.json", "another digit"),
+    ("best_model.keras", "garbage"), ("best_model.json", "another digit"),
 ])
 def test_a_damaged_best_model_is_told_and_trained_again(name, damage, finished, data, capsys):
     project = finished(RANDOM)
@@ -297,13 +297,13 @@ def test_no_file_of_a_search_can_run_code_when_it_is_loaded(references):
 # --- Interrupted ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_goes_on_and_ends_as_if_it_had_not_been(start, run, references, tmp_path):
     project = tmp_path / FOLDERS[BAYESIAN]
     before = {}
     for number, text, status, ended in (
         (signal.SIGINT, "Trial 2 of", 130, 1),
         (signal.SIGTERM, "Trial 3 of", 143, 2),
-        (signal.SIGKILL, "Trial 4 of", -signal.SIGKILL, 3),
         (signal.SIGTERM, "Best model: trained", 143, 4),
     ):
         process = start(BAYESIAN, *arguments(BAYESIAN, tmp_path))
@@ -311,8 +311,7 @@ def test_an_interrupted_search_goes_on_and_ends_as_if_it_had_not_been(start, run
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == status
-        if status > 0:
-            assert_one_line(errors, "the same command goes on")
+        assert_one_line(errors, "the same command goes on")
         now = completed(project)
         assert len(now) >= ended and before.items() <= now.items()
         before = now
@@ -409,6 +408,7 @@ def test_overwrite_begins_anew_and_another_seed_gives_another_trial(finished, st
     assert [path.name for path in project.parent.iterdir() if path.is_dir()] == [project.name]
 
 
+@pytest.mark.slow
 def test_a_search_with_damage_in_every_file_is_repaired(finished, references, run):
     project = finished(BAYESIAN)
     files, best = trial_files(project), outcome(project)[1]["trial"] - 1
@@ -467,6 +467,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_once_there_is_room_on_the_disk(small_disk, references, run, start):
     project = small_disk / FOLDERS[RANDOM]
     process = run(RANDOM, *arguments(RANDOM, small_disk))
@@ -520,6 +521,7 @@ random_search_tuning.main()
 """
 
 
+@pytest.mark.slow
 def test_failing_trials_are_reported_and_the_search_goes_on(run, tmp_path):
     (tmp_path / "failing.py").write_text(FAILING.format(all_fail=False))
     options = arguments(RANDOM, tmp_path, "--max-trials", "4")

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import FOLDERS, RANDOM, assert_one_line, command, read_until, trial_rows, wait_until
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--max-trials", "3", "--epochs", "1", "--train-images", "400")
 TIMEOUT = 300  # a hang, on any machine
 
