@@ -23,7 +23,7 @@ FOLDERS = {RANDOM: "fashion_mnist_cnn_random_search", BAYESIAN: "fashion_mnist_c
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: half a minute or more, or parallel search; -m 'not slow' leaves it out")
+    config.addinivalue_line("markers", "slow: takes 15 seconds or more; -m 'not slow' leaves it out")
 
 
 def command(script, *args):

@@ -215,6 +215,7 @@ def data():
     return common.load_train_data(200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, damage", [
     ("best_model.keras", "garbage"), ("best_model.json", "another digit"),
 ])
@@ -444,7 +445,7 @@ def test_a_second_run_is_refused_and_a_killed_one_blocks_nobody(start, run, tmp_
     read_until(start(RANDOM, *arguments(RANDOM, tmp_path)), f" of {TRIALS}: units")
 
 
-@pytest.mark.parametrize("size", [500, 1600, 300_000])
+@pytest.mark.parametrize("size", [500, 1600, pytest.param(300_000, marks=pytest.mark.slow)])
 def test_a_full_disk_ends_in_one_line_and_fails_no_trial(size, run, tmp_path):
     """The sizes are too small for settings.json, for a trial's file with its metrics, and for the best model."""
 
