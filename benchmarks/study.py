@@ -51,6 +51,11 @@ def number(text):
     return text or None
 
 
+def of(rows, strategy, seed):
+    """The rows of one search."""
+    return [row for row in rows if (row["strategy"], row["seed"]) == (strategy, seed)]
+
+
 def append(path, rows):
     """Adds rows to a CSV file, all or none."""
     with search.whole_file(path) as draft, open(draft, "w", newline="") as file:
@@ -69,7 +74,7 @@ def run_search(strategy, seed, folder):
     best, training = summary["best"], summary["best_model_training"]
     hardware = training["hardware"]
     key = {"strategy": strategy, "seed": seed}
-    if not any((row["strategy"], row["seed"]) == (strategy, seed) for row in read(TRIALS)):
+    if not of(read(TRIALS), strategy, seed):
         append(TRIALS, [
             key | {name: value for name, value in trial.items() if name != "curves"}
             for trial in summary["trials"]
@@ -150,12 +155,11 @@ def hyperparameters_table(trials):
 
 def report():
     """What the study says of the two strategies, as Markdown."""
-    searches, seeds = searched_by_both()
+    (searches, seeds), trials = searched_by_both(), read(TRIALS)
     lines = [f"| mean and standard deviation over {len(seeds)} seeds | {' | '.join(SCRIPTS)} |", "| --- | --- | --- |"]
     for row in searches:
         row["later_trials"] = statistics.mean(
-            trial["val_accuracy"] for trial in read(TRIALS)
-            if (trial["strategy"], trial["seed"]) == (row["strategy"], row["seed"]) and trial["trial"] > 4
+            trial["val_accuracy"] for trial in of(trials, row["strategy"], row["seed"]) if trial["trial"] > 4
         )
     for name, title, form in (
         ("later_trials", "validation accuracy of trials 5 to 10", "{:.4f} ± {:.4f}"),
@@ -190,8 +194,7 @@ def progress_figure(trials):
     ax = figure.subplots()
     for strategy, colour, style in zip(SCRIPTS, (results.BLUE, results.VERMILLION), ("-", "--")):
         curves = np.array([
-            results.best_so_far([row for row in trials if (row["strategy"], row["seed"]) == (strategy, seed)])
-            for seed in seeds
+            results.best_so_far(of(trials, strategy, seed)) for seed in seeds
         ])
         numbers = range(1, curves.shape[1] + 1)
         ax.plot(numbers, curves.mean(axis=0), style, color=colour, linewidth=2.5, label=strategy)

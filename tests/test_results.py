@@ -271,14 +271,14 @@ def test_the_other_strategy_s_result_is_shown_and_drawn_whichever_was_first(tmp_
 
 
 @pytest.mark.parametrize("content", [
-    b"", b"\xff\x00", json.dumps(summary()).encode(), summary(settings=[]), summary(elapsed_seconds=float("nan")),
-    summary(trials=[{"trial": "a"}]), summary(best={}),
+    None, b"", b"[]", b"\xff\x00", json.dumps(summary()).encode(), summary(settings=[]),
+    summary(elapsed_seconds=float("nan")), summary(trials=[{"trial": "a"}]), summary(best={}),
 ])
 def test_a_damaged_or_foreign_summary_is_no_summary(tmp_path, capsys, content):
     random, bayesian = folders(tmp_path)
     if isinstance(content, bytes):
         (bayesian / "summary.json").write_bytes(content)
-    else:
+    elif content:
         search.write_json(bayesian / "summary.json", content)
     results.compare(random, summary())
     assert capsys.readouterr().out == "" and not (tmp_path / "comparison.png").exists()

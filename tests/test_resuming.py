@@ -19,7 +19,9 @@ import common  # first: it sets up TensorFlow before anything else imports it
 
 import keras
 import pytest
-from conftest import BAYESIAN, FOLDERS, RANDOM, ROOT, assert_one_line, command, read_until, trial_rows, wait_until
+from conftest import (
+    BAYESIAN, FOLDERS, RANDOM, ROOT, assert_one_line, command, read_until, run_in, trial_rows, wait_until
+)
 
 import bayesian_tuning
 import random_search_tuning
@@ -77,7 +79,7 @@ def references(tmp_path_factory):
     def reference(script):
         if script not in made:
             results_dir = tmp_path_factory.mktemp("reference")
-            process = subprocess.run(command(script, *arguments(script, results_dir)), capture_output=True, text=True)
+            process = run_in(results_dir, script, *arguments(script, results_dir))
             assert process.returncode == 0, process.stderr
             made[script] = results_dir, process.stdout
         return made[script]

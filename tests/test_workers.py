@@ -5,11 +5,10 @@ import os
 import resource
 import signal
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import FOLDERS, RANDOM, assert_one_line, command, read_until, trial_rows, wait_until
+from conftest import FOLDERS, RANDOM, assert_one_line, read_until, run_in, trial_rows, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +71,7 @@ def variables(name, port):
 def serial(tmp_path_factory):
     """The trials and the result of the search with one worker."""
     folder = tmp_path_factory.mktemp("serial")
-    process = subprocess.run(command(RANDOM, *SMALL), cwd=folder, capture_output=True, text=True, timeout=TIMEOUT)
+    process = run_in(folder, RANDOM, *SMALL)
     assert process.returncode == 0, process.stderr
     return trials(folder), result(process.stdout)
 
