@@ -161,28 +161,29 @@ def report():
         row["later_trials"] = statistics.mean(
             trial["val_accuracy"] for trial in of(trials, row["strategy"], row["seed"]) if trial["trial"] > 4
         )
-    for name, title, form in (
-        ("later_trials", "validation accuracy of trials 5 to 10", "{:.4f} ± {:.4f}"),
-        ("val_accuracy", "best validation accuracy", "{:.4f} ± {:.4f}"),
-        ("test_accuracy", "test accuracy", "{:.4f} ± {:.4f}"),
-        ("seconds", "seconds", "{:.0f} ± {:.0f}"),
-    ):
+    accuracies = [
+        ("later_trials", "mean validation accuracy of trials 5 to 10"),
+        ("val_accuracy", "best validation accuracy"),
+        ("test_accuracy", "test accuracy"),
+    ]
+    for name, title in (*accuracies, ("seconds", "seconds")):
+        form = "{:.0f} ± {:.0f}" if name == "seconds" else "{:.4f} ± {:.4f}"
         cells = [[row[name] for row in searches if row["strategy"] == strategy] for strategy in SCRIPTS]
         cells = [form.format(statistics.mean(cell), statistics.stdev(cell)) for cell in cells]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     lines.append("")
-    for name, title in (("val_accuracy", "best validation accuracy"), ("test_accuracy", "test accuracy")):
+    for name, title in accuracies:
         mean, low, high, enough = paired_difference(searches, seeds, name)
         verdict = "tell" if low * high > 0 else "cannot tell"
         lines.append(
             f"- Bayesian optimisation's lead in {title}, paired by seed: {mean:+.4f}, 95% interval {low:+.4f} to "
             f"{high:+.4f}. {len(seeds)} seeds {verdict} the two apart; at this mean and spread it takes {enough}."
         )
-    accuracies = [row["test_accuracy"] for row in read(REPEATED)]
-    if len(accuracies) > 1:
+    repeated = [row["test_accuracy"] for row in read(REPEATED)]
+    if len(repeated) > 1:
         lines.append(
-            f"- The best hyperparameters trained again with {len(accuracies)} seeds: test accuracy "
-            f"{statistics.mean(accuracies):.4f} ± {statistics.stdev(accuracies):.4f}."
+            f"- The best hyperparameters trained again with {len(repeated)} seeds: test accuracy "
+            f"{statistics.mean(repeated):.4f} ± {statistics.stdev(repeated):.4f}."
         )
     return "\n".join(lines)
 

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 import pytest
 
 # Two test files run at a time: one thread for each process, or they wait for each other. Parallel search gives the same
@@ -20,6 +21,9 @@ sys.path.insert(0, str(ROOT))
 
 RANDOM, BAYESIAN = "random_search_tuning.py", "bayesian_tuning.py"
 FOLDERS = {RANDOM: "fashion_mnist_cnn_random_search", BAYESIAN: "fashion_mnist_cnn_bayesian_optimization"}
+
+TRIALS = 6  # Bayesian optimisation proposes two of them
+SMALL = ("--epochs", "1", "--train-images", "400", "--max-trials", str(TRIALS))
 
 
 def pytest_configure(config):
@@ -68,6 +72,31 @@ def run_in(folder, script, *args, **options):
     """Runs a script to its end as a user does, in a folder; the options are those of subprocess.run."""
     options = {"cwd": folder, "capture_output": True, "text": True, "timeout": 300} | options
     return subprocess.run(command(script, *args), **options)
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory, worker_id):
+    """reference(script): a folder in which the script has searched with the SMALL options, and nobody writes.
+
+    Beside keras_tuner_results it holds what was printed, in stdout.txt and stderr.txt. The processes of pytest-xdist,
+    to which worker_id belongs, share it.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        shared = shared.parent
+
+    def reference(script):
+        folder = shared / Path(script).stem
+        with filelock.FileLock(folder.with_suffix(".lock")):
+            if not (folder / "stdout.txt").exists():
+                folder.mkdir()
+                process = run_in(folder, script, *SMALL)
+                assert process.returncode == 0, process.stderr
+                (folder / "stderr.txt").write_text(process.stderr)
+                (folder / "stdout.txt").write_text(process.stdout)
+        return folder
+
+    return reference
 
 
 @pytest.fixture

@@ -15,27 +15,13 @@ import keras_tuner as kt
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import BAYESIAN, FOLDERS, RANDOM, assert_one_line, read_until, run_in, trial_rows
+from conftest import BAYESIAN, FOLDERS, RANDOM, SMALL, TRIALS, assert_one_line, read_until, trial_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import bayesian_tuning
 import random_search_tuning
 import search
-
-SMALL = ("--epochs", "1", "--train-images", "400")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Where both scripts have run a small search."""
-    folder = tmp_path_factory.mktemp("runs")
-    for script in FOLDERS:
-        process = run_in(folder, script, "--max-trials", "5", *SMALL)
-        assert process.returncode == 0, process.stderr
-        (folder / f"{script}.out").write_text(process.stdout)
-        (folder / f"{script}.err").write_text(process.stderr)
-    return folder
 
 
 def trials(folder, script):
@@ -51,7 +37,7 @@ def hyperparameters(rows):
 
 
 @pytest.mark.parametrize("script", FOLDERS)
-def test_output_ends_with_the_result(folder, script):
+def test_output_ends_with_the_result(reference, script):
     assert re.search(
         r"\n\n"
         r"Best hyperparameters:\n"
@@ -59,31 +45,33 @@ def test_output_ends_with_the_result(folder, script):
         r"  dropout: 0\.\d\n"
         r"  learning_rate: 0\.\d+\n"
         r"  optimizer: (adam|rmsprop)\n"
-        r"Best validation accuracy: 0\.\d{4} \(trial \d of 5\)\n"
+        rf"Best validation accuracy: 0\.\d{{4}} \(trial \d of {TRIALS}\)\n"
         r"Test accuracy: 0\.\d{4}\n"
         r"Total elapsed time: 0h \d\dm \d\ds\n$",
-        (folder / f"{script}.out").read_text(),
+        (reference(script) / "stdout.txt").read_text(),
     )
 
 
 @pytest.mark.parametrize("script", FOLDERS)
-def test_progress_tells_trial_epochs_best_and_what_is_left(folder, script):
-    output = (folder / f"{script}.out").read_text()
+def test_progress_tells_trial_epochs_best_and_what_is_left(reference, script):
+    output = (reference(script) / "stdout.txt").read_text()
     assert output.startswith("Precision: ")
-    for number, row in enumerate(trials(folder, script), start=1):
-        assert f"Trial {number} of 5: units {row['units']}, dropout {float(row['dropout']):.1f}, " in output
-        assert re.search(rf"Trial {number} of 5: val_accuracy {float(row['val_accuracy']):.4f} in epoch 1, 0h", output)
+    for number, row in enumerate(trials(reference(script), script), start=1):
+        name = f"Trial {number} of {TRIALS}"
+        assert f"{name}: units {row['units']}, dropout {float(row['dropout']):.1f}, " in output
+        assert f"{name}: val_accuracy {float(row['val_accuracy']):.4f} in epoch 1, 0h" in output
     epochs = re.findall(r"\d+s - .* accuracy: [\d.]+ .* val_accuracy: [\d.]+", output)
-    assert len(epochs) == 5 + 1  # the best model's
-    assert [int(left) for left in re.findall(r"Trials left: (\d), about 0h", output)] == [4, 3, 2, 1]
+    assert len(epochs) == TRIALS + 1  # the best model's
+    left = [int(number) for number in re.findall(r"Trials left: (\d), about 0h", output)]
+    assert left == list(range(TRIALS - 1, 0, -1))
     best_so_far = [float(score) for score in re.findall(r"Best so far: (0\.\d{4}), trial", output)]
-    assert best_so_far == sorted(best_so_far) and len(best_so_far) == 5
+    assert best_so_far == sorted(best_so_far) and len(best_so_far) == TRIALS
 
 
 @pytest.mark.parametrize("script", FOLDERS)
-def test_output_into_a_file_has_no_noise_and_no_control_characters(folder, script):
-    assert (folder / f"{script}.err").read_text() == ""
-    assert re.sub(r"[ -~\n]", "", (folder / f"{script}.out").read_text()) == ""
+def test_output_into_a_file_has_no_noise_and_no_control_characters(reference, script):
+    assert (reference(script) / "stderr.txt").read_text() == ""
+    assert re.sub(r"[ -~\n]", "", (reference(script) / "stdout.txt").read_text()) == ""
 
 
 # --- The two strategies -----------------------------------------------------------------------------------------------
@@ -97,11 +85,11 @@ def test_hyperparameters_lie_in_the_search_space():
     assert optimizer.values == ["adam", "rmsprop"]
 
 
-def test_both_strategies_start_from_the_same_four_trials_with_the_same_scores(folder):
-    random, bayesian = trials(folder, RANDOM), trials(folder, BAYESIAN)
+def test_both_strategies_start_from_the_same_four_trials_with_the_same_scores(reference):
+    random, bayesian = (trials(reference(script), script) for script in (RANDOM, BAYESIAN))
     assert random[:4] == bayesian[:4]
-    assert [row["proposed_by"] for row in random] == ["random"] * 5
-    assert [row["proposed_by"] for row in bayesian] == ["random"] * 4 + ["surrogate"]
+    assert [row["proposed_by"] for row in random] == ["random"] * TRIALS
+    assert [row["proposed_by"] for row in bayesian] == ["random"] * 4 + ["surrogate"] * (TRIALS - 4)
     assert hyperparameters(random)[4] != hyperparameters(bayesian)[4]
 
 
@@ -156,7 +144,7 @@ def test_searches_with_other_seeds_share_no_trial():
 
 
 def test_tensorboard_gets_each_trial_s_learning_curves_and_hyperparameters(start, tmp_path):
-    process = start(RANDOM, "--max-trials", "2", *SMALL, "--tensorboard")
+    process = start(RANDOM, *SMALL, "--max-trials", "2", "--tensorboard")
     read_until(process, "Best model: trained")
     process.kill()
     assert process.communicate()[1] == ""
