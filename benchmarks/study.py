@@ -12,6 +12,7 @@ the report is of the seeds that both have searched so far.
 import argparse
 import contextlib
 import csv
+import itertools
 import statistics
 import subprocess
 import sys
@@ -110,41 +111,84 @@ def repeat_training(seed):
 
 def searched_by_both():
     """The rows of searches.csv whose seeds both strategies have searched, and these seeds."""
-    searches = read(SEARCHES)
+    searches = sorted(read(SEARCHES), key=lambda row: row["seed"])
     seeds = [seed for seed in SEEDS if sum(row["seed"] == seed for row in searches) == len(SCRIPTS)]
     return [row for row in searches if row["seed"] in seeds], seeds
 
 
-def paired_difference(searches, seeds, name):
-    """Bayesian optimisation's mean lead over random search, seed by seed, and what can be said of it.
+MEASURES = {
+    "test_accuracy": "test accuracy",
+    "val_accuracy": "best validation accuracy",
+    "later_trials": "mean of trials 5 to 10",  # of their validation accuracies
+    "seconds": "seconds",
+}
+GOOD_LEARNING_RATE = 0.002
+OPTIMIZERS = ("adam", "rmsprop")
 
-    Returns:
-        The mean difference, the bounds of its 95% interval (Student's t), and the number of seeds whose interval would
-        exclude zero if mean and standard deviation stayed what they are.
+
+def seeds_needed(effect, power=0.8):
+    """The seeds with which a paired t-test at the 5% level finds an effect, in standard deviations, so often."""
+
+    def found(n):  # the power of the two-sided test: Cohen, Statistical Power Analysis, 1988, chapter 2
+        critical, shift = scipy.stats.t.ppf(0.975, n - 1), abs(effect) * n**0.5
+        return scipy.stats.nct.sf(critical, n - 1, shift) + scipy.stats.nct.cdf(-critical, n - 1, shift)
+
+    return next(n for n in itertools.count(2) if found(n) >= power)
+
+
+def measures_table(searches, seeds):
+    """Mean and standard deviation of each measure, and what can be said of Bayesian optimisation's lead, seed by seed.
+
+    The interval is Student's t, for the mean lead over all seeds there could be.
     """
-    values = {(row["strategy"], row["seed"]): row[name] for row in searches}
-    random, bayesian = SCRIPTS
-    differences = [values[bayesian, seed] - values[random, seed] for seed in seeds]
-    mean, deviation = statistics.mean(differences), statistics.stdev(differences)
-    low, high = scipy.stats.ttest_1samp(differences, 0).confidence_interval()
-    enough = next(
-        (n for n in range(2, 100_000) if scipy.stats.t.ppf(0.975, n - 1) * deviation / n**0.5 < abs(mean)), None
-    )
-    return mean, low, high, enough
+    lines = [
+        f"| mean ± standard deviation of {len(seeds)} seeds | {' | '.join(SCRIPTS)} | lead, with 95% interval | ahead "
+        "| seeds to find it |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, title in MEASURES.items():
+        columns = [[row[name] for row in searches if row["strategy"] == strategy] for strategy in SCRIPTS]
+        form = "{:.0f} ± {:.0f}" if name == "seconds" else "{:.4f} ± {:.4f}"
+        cells = [form.format(statistics.mean(column), statistics.stdev(column)) for column in columns]
+        if name != "seconds":  # those of a machine that others share
+            leads = [bayesian - random for random, bayesian in zip(*columns)]
+            low, high = scipy.stats.ttest_1samp(leads, 0).confidence_interval()
+            effect = statistics.mean(leads) / statistics.stdev(leads)
+            cells += [
+                f"{statistics.mean(leads):+.4f}, {low:+.4f} to {high:+.4f}",
+                f"{sum(lead > 0 for lead in leads)} of {len(leads)}",
+                str(seeds_needed(effect)),
+            ]
+        lines.append(f"| {title} | {' | '.join(cells + [''] * (5 - len(cells)))} |")
+    return "\n".join(lines)
+
+
+def largest_chance_difference(*groups):
+    """What two results of a group differ by at most in 95 of 100 cases, by chance (Student's t, pooled variance)."""
+    freedom = sum(len(group) - 1 for group in groups)
+    variance = sum(statistics.variance(group) * (len(group) - 1) for group in groups) / freedom
+    return scipy.stats.t.ppf(0.975, freedom) * (2 * variance) ** 0.5
+
+
+def distinct(trials):
+    """The trials without the second copy of those with which both strategies start."""
+    return [trial for trial in trials if trial["strategy"] == "random search" or trial["proposed_by"] == "surrogate"]
+
+
+def is_good(trial):
+    """Whether the trial's learning rate is high enough for the other hyperparameters to show."""
+    return trial["learning_rate"] >= GOOD_LEARNING_RATE
 
 
 def hyperparameters_table(trials):
-    """The mean validation accuracy of trials on both sides of a value, as Markdown.
-
-    The learning rate decides so much that the others are compared among the trials with good ones.
-    """
-    trials = {tuple(trial[name] for name in results.HYPERPARAMETERS): trial for trial in trials}.values()  # each once
-    good = [trial for trial in trials if trial["learning_rate"] >= 0.002]
+    """The mean validation accuracy of trials on both sides of a value, as Markdown."""
+    trials = distinct(trials)
+    good = list(filter(is_good, trials))
     lines = ["| mean validation accuracy of trials with | | |", "| --- | --- | --- |"]
     for names, chosen, is_first in (
-        (("learning rate below 0.002", "from 0.002 on"), trials, lambda trial: trial["learning_rate"] < 0.002),
-        (("and then, at most 256 units", "more"), good, lambda trial: trial["units"] <= 256),
-        (("dropout of at most 0.2", "more"), good, lambda trial: trial["dropout"] <= 0.2),
+        ((f"learning rate from {GOOD_LEARNING_RATE} on", "below"), trials, is_good),
+        (("of the former, dropout of at most 0.2", "more"), good, lambda trial: trial["dropout"] <= 0.2),
+        (("more than 256 units", "fewer"), good, lambda trial: trial["units"] > 256),
         (("Adam", "RMSprop"), good, lambda trial: trial["optimizer"] == "adam"),
     ):
         sides = [[trial["val_accuracy"] for trial in chosen if is_first(trial) == side] for side in (True, False)]
@@ -154,55 +198,75 @@ def hyperparameters_table(trials):
 
 
 def report():
-    """What the study says of the two strategies, as Markdown."""
+    """What the study says, as Markdown: a dictionary from a name to a table or a sentence."""
     (searches, seeds), trials = searched_by_both(), read(TRIALS)
-    lines = [f"| mean and standard deviation over {len(seeds)} seeds | {' | '.join(SCRIPTS)} |", "| --- | --- | --- |"]
+    later = [trial for trial in trials if trial["trial"] > 4]
     for row in searches:
         row["later_trials"] = statistics.mean(
-            trial["val_accuracy"] for trial in of(trials, row["strategy"], row["seed"]) if trial["trial"] > 4
+            trial["val_accuracy"] for trial in of(later, row["strategy"], row["seed"])
         )
-    accuracies = [
-        ("later_trials", "mean validation accuracy of trials 5 to 10"),
-        ("val_accuracy", "best validation accuracy"),
-        ("test_accuracy", "test accuracy"),
-    ]
-    for name, title in (*accuracies, ("seconds", "seconds")):
-        form = "{:.0f} ± {:.0f}" if name == "seconds" else "{:.4f} ± {:.4f}"
-        cells = [[row[name] for row in searches if row["strategy"] == strategy] for strategy in SCRIPTS]
-        cells = [form.format(statistics.mean(cell), statistics.stdev(cell)) for cell in cells]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    lines.append("")
-    for name, title in accuracies:
-        mean, low, high, enough = paired_difference(searches, seeds, name)
-        verdict = "tell" if low * high > 0 else "cannot tell"
-        lines.append(
-            f"- Bayesian optimisation's lead in {title}, paired by seed: {mean:+.4f}, 95% interval {low:+.4f} to "
-            f"{high:+.4f}. {len(seeds)} seeds {verdict} the two apart; at this mean and spread it takes {enough}."
-        )
+    good = [sum(trial["strategy"] == strategy and is_good(trial) for trial in later) for strategy in SCRIPTS]
+    proposed = [trial for trial in later if trial["proposed_by"] == "surrogate"]
+    at_the_end = sum(trial["learning_rate"] == 0.01 for trial in proposed)
+    found = [[row["test_accuracy"] for row in searches if row["strategy"] == strategy] for strategy in SCRIPTS]
     repeated = [row["test_accuracy"] for row in read(REPEATED)]
-    if len(repeated) > 1:
-        lines.append(
-            f"- The best hyperparameters trained again with {len(repeated)} seeds: test accuracy "
-            f"{statistics.mean(repeated):.4f} ± {statistics.stdev(repeated):.4f}."
-        )
-    return "\n".join(lines)
+    return {
+        "measures": measures_table(searches, seeds),
+        "learning rates": f"of the {len(proposed)} trials that the process chose, {good[1]} have a learning rate of at "
+        f"least {GOOD_LEARNING_RATE} ({at_the_end} exactly 0.01), of as many random ones {good[0]}",
+        "noise": f"trained again with {len(repeated)} seeds, they reach {statistics.mean(repeated):.4f} ± "
+        f"{statistics.stdev(repeated):.4f} on the test images: two trainings differ by up to "
+        f"{largest_chance_difference(repeated):.3f}, two searches by up to {largest_chance_difference(*found):.3f}",
+        "hyperparameters": hyperparameters_table(trials),
+    }
 
 
 def progress_figure(trials):
-    """The best validation accuracy so far after each trial: mean over the seeds, and the range between them."""
+    """The best validation accuracy so far: a thin line a search, a thick one for the mean of a strategy."""
     _, seeds = searched_by_both()
     figure = results.empty_figure(3.8)
     ax = figure.subplots()
     for strategy, colour, style in zip(SCRIPTS, (results.BLUE, results.VERMILLION), ("-", "--")):
-        curves = np.array([
-            results.best_so_far(of(trials, strategy, seed)) for seed in seeds
-        ])
+        curves = np.array([results.best_so_far(of(trials, strategy, seed)) for seed in seeds])
         numbers = range(1, curves.shape[1] + 1)
-        ax.plot(numbers, curves.mean(axis=0), style, color=colour, linewidth=2.5, label=strategy)
-        ax.fill_between(numbers, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+        mean = curves.mean(axis=0)
+        ax.step(numbers, curves.T, style, where="post", color=colour, linewidth=1, alpha=0.5)
+        ax.step(numbers, mean, style, where="post", color=colour, linewidth=3.5, label=f"{strategy}: {mean[-1]:.4f}")
+    ax.axvspan(1, 5, color=results.GREY, alpha=0.15, linewidth=0)
+    ax.text(3, 0.96, "the same random trials", transform=ax.get_xaxis_transform(), ha="center", va="top")
+    ax.set_ylim(curves[:, 3].min() - 0.003)  # what lies below is the same for both strategies
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="trial", ylabel=f"best {results.VAL_ACCURACY} so far")
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def hyperparameters_figure(trials):
+    """Validation accuracy against each hyperparameter; but for the learning rate, of the trials with a good one."""
+    figure = results.empty_figure(6)
+    axes = figure.subplot_mosaic([["learning_rate"] * 3, ["dropout", "units", "optimizer"]])
+    chance = np.random.default_rng(0)
+    for name, ax in axes.items():
+        chosen = distinct(trials) if name == "learning_rate" else list(filter(is_good, distinct(trials)))
+        for proposer, (colour, marker) in results.PROPOSERS.items():
+            points = [trial for trial in chosen if trial["proposed_by"] == proposer]
+            x = np.array([OPTIMIZERS.index(trial[name]) if name == "optimizer" else trial[name] for trial in points])
+            if name in ("dropout", "optimizer"):
+                x = x + chance.uniform(-0.03, 0.03, len(x)) * np.ptp(x)  # aside, so that all can be seen
+            y = [trial["val_accuracy"] for trial in points]
+            label = {"random": "random", "surrogate": "proposed by the Gaussian process"}[proposer]
+            ax.scatter(x, y, 30, colour, marker=marker, alpha=0.7, edgecolors="white", linewidths=0.4, label=label)
+        ax.set_xlabel(results.LABELS.get(name, name))
+    axes["learning_rate"].axvline(GOOD_LEARNING_RATE, color=results.GREY, linestyle=":")
+    axes["learning_rate"].set(xscale="log", ylabel=results.VAL_ACCURACY)
+    axes["learning_rate"].legend(loc="lower right", frameon=False)
+    axes["optimizer"].set_xticks(range(2), OPTIMIZERS)
+    axes["optimizer"].margins(x=0.5)
+    axes["dropout"].set_ylabel(results.VAL_ACCURACY)
+    axes["units"].set_title(f"only learning rates from {GOOD_LEARNING_RATE} on", fontsize=10)
+    for name in ("units", "optimizer"):
+        axes[name].sharey(axes["dropout"])
+        axes[name].tick_params(labelleft=False)
     return figure
 
 
@@ -225,8 +289,8 @@ def main():
     if len(searched_by_both()[1]) < 2:
         sys.exit("too few seeds for a report: run benchmarks/study.py without --report")
     results.save_figure(HERE / "progress.png", progress_figure(trials))
-    results.save_figure(HERE / "hyperparameters.png", results.hyperparameters_figure(trials))
-    print(report(), hyperparameters_table(trials), sep="\n\n")
+    results.save_figure(HERE / "hyperparameters.png", hyperparameters_figure(trials))
+    print(*report().values(), sep="\n\n")
 
 
 if __name__ == "__main__":
