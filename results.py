@@ -19,7 +19,7 @@ STRATEGIES = {  # by the name of the search's folder
     "fashion_mnist_cnn_random_search": "random search",
     "fashion_mnist_cnn_bayesian_optimization": "Bayesian optimization",
 }
-HYPERPARAMETERS = ("units", "dropout", "learning_rate", "optimizer")
+HYPERPARAMETERS = tuple(common.FORMATS)
 
 
 def report(tuner, images, labels):
@@ -112,24 +112,22 @@ def aligned(rows):
 
 def trials_table(records):
     """The trials for a terminal, best first, the failed ones last, each with its reason."""
-    header = ["trial", "units", "dropout", "learning rate", "optimizer", "best epoch", "val accuracy", "time"]
-    rows = [header]
-    for record in best_first(records):
+    records = best_first(records)
+    rows = [["trial", "units", "dropout", "learning rate", "optimizer", "best epoch", "val accuracy", "time"]]
+    for record in records:
         completed = record["val_accuracy"] is not None
         rows.append([
             record["trial"],
-            record["units"],
-            f"{record['dropout']:.1f}",
-            f"{record['learning_rate']:.3g}",
-            record["optimizer"],
+            *common.shown(record).values(),
             f"{record['best_epoch'] if completed else '-'} of {record['epochs']}",
             f"{record['val_accuracy']:.4f}" if completed else "failed",
             search.duration(record["seconds"]),
         ])
-    if any(record["proposed_by"] == "surrogate" for record in records):
-        for row, proposer in zip(rows, ["proposed by", *(record["proposed_by"] for record in best_first(records))]):
+    proposers = [record["proposed_by"] for record in records]
+    if "surrogate" in proposers:
+        for row, proposer in zip(rows, ["proposed by", *proposers]):
             row.append(proposer)
-    reasons = ["", *(record["message"] or "" for record in best_first(records))]
+    reasons = ["", *(record["message"] or "" for record in records)]
     return "\n".join(f"{line}  {reason}".rstrip() for line, reason in zip(aligned(rows), reasons))
 
 
@@ -165,13 +163,9 @@ def summarize(tuner, records, training, labels, probabilities):
 def result_lines(summary):
     """The last lines of a search's output."""
     best = summary["best"]
-    units, dropout, learning_rate, optimizer = (best["hyperparameters"][name] for name in HYPERPARAMETERS)
     return "\n".join([
         "Best hyperparameters:",
-        f"  units: {units}",
-        f"  dropout: {dropout:.1f}",
-        f"  learning_rate: {learning_rate:.3g}",
-        f"  optimizer: {optimizer}",
+        *(f"  {name}: {text}" for name, text in common.shown(best["hyperparameters"]).items()),
         f"Best validation accuracy: {best['val_accuracy']:.4f} (trial {best['trial']} of {len(summary['trials'])})",
         f"Test accuracy: {best['test_accuracy']:.4f}",
         f"Total elapsed time: {search.duration(summary['elapsed_seconds'])}",
@@ -183,27 +177,20 @@ def result_lines(summary):
 
 def compare(project, summary):
     """Prints a search beside the other strategy's in the same results folder, if there is one, and draws both."""
-    summaries = {}
-    for folder, strategy in STRATEGIES.items():
-        found = summary if folder == project.name else stored_summary(project.parent / folder)
-        if found:
-            summaries[strategy] = found
-    if len(summaries) > 1 and project.name in STRATEGIES:
-        print(f"\n{comparison_table(summaries)}")
-        drawn = project / "comparison.png"  # first in here: the other search may end at the same moment
-        save_figure(drawn, comparison_figure(summaries))
-        drawn.replace(project.parent / drawn.name)
-
-
-def stored_summary(project):
-    """The summary of another search; None where it is missing, damaged, or not one of ours."""
+    summaries = {
+        strategy: summary if folder == project.name else search.read_json(project.parent / folder / "summary.json")
+        for folder, strategy in STRATEGIES.items()
+    }
+    if project.name not in STRATEGIES or not all(summaries.values()):
+        return
     try:
-        summary = search.read_json(project / "summary.json")
-        comparison_table({project.name: summary})
-        comparison_figure({project.name: summary})
-    except Exception:  # whatever a damaged or foreign file makes of its reader
-        return None
-    return summary
+        table, figure = comparison_table(summaries), comparison_figure(summaries)
+    except Exception:  # whatever a summary that is not of this version makes of its reader
+        return
+    print(f"\n{table}")
+    drawn = project / "comparison.png"  # first in here: the other search may end at the same moment
+    save_figure(drawn, figure)
+    drawn.replace(project.parent / drawn.name)
 
 
 def comparison_table(summaries):
@@ -217,10 +204,7 @@ def comparison_table(summaries):
             strategy,
             f"{summary['best']['val_accuracy']:.4f}",
             f"{summary['best']['test_accuracy']:.4f}",
-            f"{summary['best']['hyperparameters']['units']:d}",
-            f"{summary['best']['hyperparameters']['dropout']:.1f}",
-            f"{summary['best']['hyperparameters']['learning_rate']:.3g}",
-            summary["best"]["hyperparameters"]["optimizer"],
+            *common.shown(summary["best"]["hyperparameters"]).values(),
             f"{summary['best']['trial']:d} of {len(summary['trials'])}",
             search.duration(summary["elapsed_seconds"]),
         ]
@@ -245,6 +229,7 @@ def comparison_table(summaries):
 BLUE, VERMILLION, BLACK, GREY = "#0072B2", "#D55E00", "#000000", "#999999"
 PROPOSERS = {"random": (BLUE, "o"), "surrogate": (VERMILLION, "^")}  # colour and marker
 VAL_ACCURACY = "validation accuracy"
+LABELS = {"units": "units of the dense layer", "learning_rate": "learning rate"}
 
 
 def empty_figure(height):
@@ -300,7 +285,7 @@ def hyperparameters_figure(records):
         scatter_trials(ax, records, name, legend=name == "units")
         ring = {"facecolors": "none", "edgecolors": BLACK, "label": "best" if name == "units" else None}
         ax.scatter(best[name], best["val_accuracy"], 150, zorder=4, **ring)
-        ax.set_xlabel({"units": "units of the dense layer", "learning_rate": "learning rate"}.get(name, name))
+        ax.set_xlabel(LABELS.get(name, name))
         ax.margins(x=0.12, y=0.12)
     axes[1, 0].set_xscale("log")
     axes[1, 1].margins(x=0.4)
@@ -368,7 +353,8 @@ def mistakes_figure(images, labels, probabilities):
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     surest = wrong[np.argsort(-confidence[wrong], kind="stable")][:25]
-    figure = empty_figure(8.4)
+    figure = empty_figure(8.7)
+    figure.suptitle("true class \N{RIGHTWARDS ARROW} predicted class, and the model's confidence", fontsize=10)
     axes = figure.subplots(5, 5)
     for ax in axes.flat:
         ax.set_axis_off()

@@ -72,9 +72,9 @@ def check_settings(settings):
     keras.backend.clear_session()  # or the names of the layers would depend on what was built before
     network = common.build_network(space).to_json()
     asked["network"] = hashlib.sha256(network.encode()).hexdigest()[:8]
-    differences = [name for name in asked if stored.get(name) != asked[name]]
+    differences = [name for name in stored | asked if stored.get(name) != asked.get(name)]
     if stored and differences:
-        changes = "; ".join(f"{name} was {stored.get(name)}, now {asked[name]}" for name in differences)
+        changes = "; ".join(f"{name} was {stored.get(name)}, now {asked.get(name)}" for name in differences)
         raise common.BadInput(
             f"{settings.project} holds a search with other settings ({changes}): " + (
                 "a worker needs the options of its chief"
@@ -134,13 +134,15 @@ def open_project(settings, name):
 class Stopwatch:
     """Counts the seconds worked on a search, over all its runs but not between them."""
 
-    def __init__(self, path):
+    def __init__(self, path, trials):
+        """Goes on from the time stored in `path`, or, where that is damaged, from the time that the trials took."""
         self.path = path
         self.before = read_json(path).get("seconds")
         if self.before is None:
+            self.before = sum(map(seconds_trained, trials))
             if path.exists():
-                print(f"{path} is damaged: left out, the time is counted from now on")
-            self.before = 0.0
+                print(f"{path} is damaged: left out, the time is that of the completed trials")
+                write_json(path, {"seconds": self.before})
         self.running = False  # until a trial begins: to look at a finished search is no work on it
 
     def seconds(self):
@@ -167,11 +169,8 @@ def printable(text):
 
 def describe(hp):
     """The hyperparameters of a trial in one line."""
-    values = hp.values
-    return (
-        f"units {values['units']}, dropout {values['dropout']:.1f}, "
-        f"learning rate {values['learning_rate']:.3g}, {values['optimizer']}"
-    )
+    units, dropout, learning_rate, optimizer = common.shown(hp.values).values()
+    return f"units {units}, dropout {dropout}, learning rate {learning_rate}, {optimizer}"
 
 
 def learning_curves(trial):
@@ -189,16 +188,20 @@ def trial_seed(seed, trial_id):
     return int(np.random.SeedSequence([seed, int(trial_id)]).generate_state(1)[0])
 
 
+ENDED = ("COMPLETED", "FAILED")
+
+
 def has_ended(trial):
     """Whether the trial was completed or failed, rather than interrupted or not yet run."""
-    return trial.status in ("COMPLETED", "FAILED")
+    return trial.status in ENDED
 
 
 class ResumableOracle(kt.Oracle):
     """Makes an oracle of KerasTuner resumable and lets it report: inherit from this class first, then from the oracle.
 
     What a trial tries depends on the seed, the trial's number and the results before it, never on what else happened
-    in this process. So the trials' own files are the whole state of a search.
+    in this process. So the trials' own files are the whole state of a search. KerasTuner has no public way to set its
+    seed, its queue of trials to run again and its record of what was tried: these are its private attributes.
     """
 
     stopwatch = None
@@ -232,29 +235,27 @@ class ResumableOracle(kt.Oracle):
         self.project = project
         self.verbose = 0  # KerasTuner shows the trials its own way
         self.max_consecutive_failed_trials = None  # three failures in a row are no reason to end a search
-        self.stopwatch = Stopwatch(project / "elapsed.json")
         ended = {}
         for path in project.glob("trial_*/trial.json"):
-            try:
-                trial = kt.engine.trial.Trial.from_state(read_json(path))
-            except KeyError:
-                print(f"{path} is damaged: left out, its trial is trained again")
+            state = read_json(path)
+            if state.get("status") in ENDED:
+                ended[int(state["trial_id"])] = kt.engine.trial.Trial.from_state(state)
                 continue
-            if has_ended(trial):
-                ended[int(trial.trial_id)] = trial
-        names = [folder.name.removeprefix("trial_") for folder in project.glob("trial_*")]
-        trial_ids = {int(name): name for name in names if name.isdecimal()}
-        begun = {number for number in trial_ids if number < self.max_trials}
-        for number in range(max(begun | set(ended), default=-1) + 1):
-            trial = ended.get(number)
-            if trial is None:
-                trial_id = trial_ids.get(number, f"{number:0{len(str(self.max_trials))}d}")
+            if not state:
+                print(f"{path} is damaged: left out, its trial is trained again")
+            shutil.rmtree(path.parent)  # with more --max-trials than before, its new one's name has more digits
+        for number in range(max(ended, default=-1) + 1):
+            if number in ended:
+                trial = ended[number]
+                self._record_values(trial)
+            elif number < self.max_trials:
+                trial_id = f"{number:0{len(str(self.max_trials))}d}"
                 trial = kt.engine.trial.Trial(self.get_space(), trial_id, status="INVALID")
                 self._retry_queue.insert(0, trial_id)  # KerasTuner takes from the end
             else:
-                self._record_values(trial)
-                self.end_order.append(trial.trial_id)
+                continue
             self.trials[trial.trial_id] = trial
+        self.stopwatch = Stopwatch(project / "elapsed.json", self.trials.values())
 
     def propose_again(self, trial_id):
         """Gives a trial that was left out its hyperparameters, from the results before it and no later ones."""
@@ -298,8 +299,7 @@ class ResumableOracle(kt.Oracle):
     @kt.synchronized
     def end_trial(self, trial):
         if trial.status != "COMPLETED":  # its message is lost on the way from a worker
-            path = self.project / f"trial_{trial.trial_id}" / "failure.txt"
-            trial.message = path.read_text() if path.exists() else "its worker gave no reason"
+            trial.message = (self.project / f"trial_{trial.trial_id}" / "failure.txt").read_text()
         super().end_trial(trial)
         self.report_progress(self.trials[trial.trial_id])
 
@@ -359,7 +359,12 @@ class Tuner(kt.Tuner):
             gpus = len(tf.config.list_physical_devices("GPU"))
             workers.run_chief(oracle, self.settings.workers, gpus, super().search)
 
+    def failure_file(self, trial):
+        """Where a trial that failed leaves its reason: a Path."""
+        return Path(self.get_trial_dir(trial.trial_id), "failure.txt")
+
     def run_trial(self, trial, *args, **kwargs):
+        self.failure_file(trial).unlink(missing_ok=True)
         keras.utils.set_random_seed(trial_seed(self.settings.seed, trial.trial_id))
         # What an interrupted run of this trial has logged.
         shutil.rmtree(self.settings.project / "tensorboard" / trial.trial_id, ignore_errors=True)
@@ -371,8 +376,14 @@ class Tuner(kt.Tuner):
             reason = printable(textwrap.shorten(f"{type(error).__name__}: {error}", 200))
             if common.is_storage_error(error):  # not the trial's fault: end the search, keep the trial for the next run
                 raise kt.errors.FatalRuntimeError(reason) from error
-            Path(self.get_trial_dir(trial.trial_id), "failure.txt").write_text(reason)
+            self.failure_file(trial).write_text(reason)
             raise
+
+    def on_trial_end(self, trial):
+        if workers.is_worker() and trial.status != "COMPLETED" and not self.failure_file(trial).exists():
+            # KerasTuner takes it for the trial's failure when it can't ask the chief how the trial went.
+            raise workers.WorkerError(f"the chief at {workers.chief_address()} failed")
+        super().on_trial_end(trial)
 
     def on_epoch_begin(self, trial, model, epoch, logs=None):
         self.epoch_started = time.monotonic()
@@ -411,9 +422,13 @@ class Tuner(kt.Tuner):
             model = keras.models.load_model(path)
         if record.get("trial") == number and model and model.name == f"trial_{number}":
             return model, record
-        if path.exists() and not (record and model):
-            print(f"{path} or its .json is damaged: the model is trained again")
+        if (record or path.exists()) and not (record and model):
+            print(f"{path} or its .json is missing or damaged: the model is trained again")
+        return self.train_best_model(trial, path)
 
+    def train_best_model(self, trial, path):
+        """Trains the best model with the hyperparameters of `trial` and saves it; returns what best_model() does."""
+        number = int(trial.trial_id) + 1
         networks = f"{common.FINAL_NETWORKS} networks at once"
         print(f"\nBest model: trained with the hyperparameters of trial {number}, {networks}")
         self.oracle.stopwatch.running = True
@@ -426,7 +441,9 @@ class Tuner(kt.Tuner):
         model = common.average(ensemble, f"trial_{number}")
         loss, accuracy = model.evaluate(*kwargs["validation_data"], batch_size=1000, verbose=0)
         if not np.isfinite(loss):
-            raise common.SearchFailed(f"the best model's loss became {loss}: another --seed may do better")
+            raise common.SearchFailed(
+                f"the best model's loss became {loss}: another --seed with another --results-dir may do better"
+            )
         print(f"Best model: val_accuracy {accuracy:.4f}, {duration(seconds)}")
         with whole_file(path) as draft:
             model.save(draft)

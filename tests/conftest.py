@@ -23,7 +23,7 @@ RANDOM, BAYESIAN = "random_search_tuning.py", "bayesian_tuning.py"
 FOLDERS = {RANDOM: "fashion_mnist_cnn_random_search", BAYESIAN: "fashion_mnist_cnn_bayesian_optimization"}
 
 TRIALS = 6  # Bayesian optimisation proposes two of them
-SMALL = ("--epochs", "1", "--train-images", "400", "--max-trials", str(TRIALS))
+SMALL = ("--epochs", "2", "--train-images", "400", "--max-trials", str(TRIALS))
 
 
 def pytest_configure(config):
@@ -119,4 +119,4 @@ def start(tmp_path):
     yield start
     for process in processes:
         process.kill()
-        process.communicate()
+        process.wait()

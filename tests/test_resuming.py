@@ -12,7 +12,6 @@ import signal
 import subprocess
 import time
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import common  # first: it sets up TensorFlow before anything else imports it
@@ -26,6 +25,7 @@ from conftest import (
 import bayesian_tuning
 import random_search_tuning
 import search
+import workers
 
 DAMAGE = {
     "emptied": lambda content: b"",
@@ -164,7 +164,7 @@ def test_more_trials_are_added_to_those_of_a_finished_search(script, finished):
     assert replay(open_tuner(script, project, max_trials=12).oracle, reference) == [11]
 
 
-def test_a_damaged_trial_keeps_its_folder_when_trials_are_added(finished):
+def test_a_damaged_trial_leaves_no_folder_behind_when_trials_are_added(finished):
     project = finished(RANDOM)
     reference = stored_trials(project)
     spoil(project / "trial_2" / "trial.json", DAMAGE["half"])
@@ -173,15 +173,14 @@ def test_a_damaged_trial_keeps_its_folder_when_trials_are_added(finished):
 
 
 @damages
-def test_a_damaged_clock_is_told_and_starts_anew(damage, tmp_path, capsys):
-    search.write_json(tmp_path / "elapsed.json", {"seconds": 12.5})
-    spoil(tmp_path / "elapsed.json", damage)
-    assert search.Stopwatch(tmp_path / "elapsed.json").seconds() == 0
-    assert "elapsed.json is damaged" in capsys.readouterr().out
-
-
-def test_a_new_clock_is_no_damage(tmp_path, capsys):
-    assert search.Stopwatch(tmp_path / "elapsed.json").seconds() == 0
+def test_a_damaged_clock_is_told_once_and_goes_on_from_the_time_of_the_trials(damage, finished, capsys):
+    project = finished(RANDOM)
+    spoil(project / "elapsed.json", damage)
+    oracle = open_tuner(RANDOM, project).oracle
+    assert f"{project}/elapsed.json is damaged" in capsys.readouterr().out
+    trained = sum(map(search.seconds_trained, oracle.trials.values()))
+    assert oracle.stopwatch.seconds() == trained > 0
+    assert open_tuner(RANDOM, project).oracle.stopwatch.seconds() == trained
     assert capsys.readouterr().out == ""
 
 
@@ -196,21 +195,42 @@ def test_damaged_settings_are_told_and_written_again(damage, finished, capsys):
 
 
 @pytest.mark.slow
-def test_a_damaged_best_model_is_told_and_trained_again(finished, capsys):
+def test_the_best_model_trained_again_is_the_same(finished):
     project = finished(RANDOM)
     files, made = trial_files(project), keras.models.load_model(project / "best_model.keras").get_weights()
-    spoil(project / "best_model.json", DAMAGE["another digit"])
+    (project / "best_model.keras").unlink()
     tuner = open_tuner(RANDOM, project)
     train, validation = common.load_train_data(400)
     tuner.search(*train, validation_data=validation)
     again, _ = tuner.best_model()
-    assert f"{project}/best_model.keras or its .json is damaged" in capsys.readouterr().out
     assert all((one == other).all() for one, other in zip(again.get_weights(), made, strict=True))
     assert trial_files(project) == files
 
 
+@pytest.mark.parametrize("name, damage", [
+    ("best_model.keras", "half"), ("best_model.keras", None), ("best_model.json", "another digit"),
+    ("best_model.json", None),
+])
+def test_a_damaged_or_missing_best_model_is_told_and_trained_again(name, damage, finished, capsys, monkeypatch):
+    project = finished(RANDOM)
+    if damage:
+        spoil(project / name, DAMAGE[damage])
+    else:
+        (project / name).unlink()
+    monkeypatch.setattr(search.Tuner, "train_best_model", lambda self, trial, path: "trained again")
+    assert open_tuner(RANDOM, project).best_model() == "trained again"
+    assert f"{project}/best_model.keras or its .json is missing or damaged" in capsys.readouterr().out
+
+
+def test_a_first_best_model_is_no_damage(finished, capsys, monkeypatch):
+    project = finished(RANDOM)
+    only_first_trials(project, TRIALS)
+    monkeypatch.setattr(search.Tuner, "train_best_model", lambda self, trial, path: "trained")
+    assert open_tuner(RANDOM, project).best_model() == "trained" and capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("name, value", [
-    ("epochs", 2), ("batch-size", 64), ("patience", 4), ("seed", 2), ("precision", "mixed_float16"),
+    ("epochs", 3), ("batch-size", 64), ("patience", 4), ("seed", 2), ("precision", "mixed_float16"),
     ("train-images", 401), ("initial-points", 3),
 ])
 def test_a_changed_setting_is_refused_with_both_values_and_both_ways_out(name, value, stored):
@@ -238,6 +258,14 @@ def test_a_changed_search_space_is_refused(stored, monkeypatch):
         open_tuner(RANDOM, project)
 
 
+def test_a_hyperparameter_that_is_no_longer_tuned_is_refused(stored, monkeypatch):
+    space = common.search_space()
+    del space.space[-1]
+    monkeypatch.setattr(common, "search_space", lambda: space)
+    with pytest.raises(common.BadInput, match="search space of optimizer was .*adam.*, now None"):
+        open_tuner(RANDOM, stored(RANDOM))
+
+
 def test_a_changed_network_is_refused(stored, monkeypatch):
     layers = [keras.Input((28, 28)), keras.layers.Flatten(), keras.layers.Dense(10)]
     monkeypatch.setattr(common, "build_network", lambda hp: keras.Sequential(layers))
@@ -259,6 +287,12 @@ def test_an_interrupted_overwrite_never_mixes_two_searches(finished, monkeypatch
         search.open_project(settings, project.name)
     settings.lock.release()
     assert trial_files(project) == {}
+    monkeypatch.undo()
+    settings.overwrite = False
+    search.open_project(settings, project.name)
+    settings.lock.release()
+    assert [path.name for path in project.parent.iterdir() if path.is_dir()] == [project.name]
+    assert [path.name for path in project.iterdir()] == ["settings.json"]
 
 
 def test_no_file_of_a_search_can_run_code_when_it_is_loaded(stored):
@@ -308,34 +342,46 @@ def state(project):
     return found
 
 
-def kill_and_resume(script, results_dir, kills):
-    """Kills a search at seeded random instants, every other time while it writes a file, then lets it end."""
+def wait_for_writes(process, project, count):
+    """Waits until the state files have changed so often, or the process has ended."""
+    before = state(project)
+    while process.poll() is None and count:
+        if (now := state(project)) != before:
+            before, count = now, count - 1
+        time.sleep(0.002)
+
+
+def kill_and_resume(script, results_dir, kills, expected):
+    """Kills a search at seeded random instants, every other time while it writes a file, and lets it go on.
+
+    Whenever it comes to its end, and at last, its outcome must be the expected one.
+    """
     project, chance, killed = results_dir / FOLDERS[script], random.Random(script), 0
-    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    for number in range(kills):
+    while killed < kills:
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(command(script, *arguments(results_dir)), **options)
-        deadline, writes = time.monotonic() + chance.uniform(2, 12), chance.randint(1, 6)
-        before = state(project)
-        while process.poll() is None and (writes if number % 2 else time.monotonic() < deadline):
-            if (now := state(project)) != before:
-                before, writes = now, writes - 1
-            time.sleep(0.002)
+        if killed % 2:
+            wait_for_writes(process, project, chance.randint(1, 30))
+        else:
+            read_until(process, "Precision: ")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(chance.expovariate(1 / 4))
         process.kill()
         errors = process.communicate()[1]
         assert process.returncode in (0, -signal.SIGKILL), errors
         killed += process.returncode != 0
-    process = subprocess.run(command(script, *arguments(results_dir)), **options)
+        if process.returncode == 0:
+            assert outcome(project) == expected
+            shutil.rmtree(project)
+    process = subprocess.run(command(script, *arguments(results_dir)), capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
-    assert killed > kills / 2  # the others came after the end
-    return outcome(project)
+    assert outcome(project) == expected
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_instants_lose_and_change_nothing(stored, tmp_path):
-    expected = {script: outcome(stored(script)) for script in FOLDERS}
-    with ThreadPoolExecutor() as pool:
-        ends = {script: pool.submit(kill_and_resume, script, tmp_path / script, 10) for script in FOLDERS}
-    assert {script: end.result() for script, end in ends.items()} == expected
+@both
+def test_twenty_kills_at_random_instants_lose_and_change_nothing(script, stored, tmp_path):
+    kill_and_resume(script, tmp_path, 20, outcome(stored(script)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -473,7 +519,31 @@ def test_a_reader_that_goes_away_ends_the_search_in_one_line(start, tmp_path):
     assert not any(b"FAILED" in content for content in trial_files(tmp_path / FOLDERS[RANDOM]).values())
 
 
+def test_ctrl_c_that_ends_the_reader_as_well_is_still_an_interruption(start, tmp_path):
+    process = start(RANDOM, *arguments(tmp_path), stderr=subprocess.STDOUT)
+    read_until(process, "Trial 1 of")
+    process.stdout.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+
+
 # --- Failing trials ---------------------------------------------------------------------------------------------------
+
+
+def test_a_chief_that_can_not_be_asked_is_not_the_trial_s_failure(finished, monkeypatch):
+    project = finished(RANDOM)
+    tuner = open_tuner(RANDOM, project)
+    trial = tuner.oracle.trials["0"]
+    trial.status = "INVALID"
+    for name, value in zip(workers.VARIABLES, ("tuner0", "127.0.0.1", "8000")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(workers.WorkerError, match="the chief at 127.0.0.1:8000"):
+        tuner.on_trial_end(trial)
+    assert stored_trials(project)[0]["status"] == "COMPLETED"
+    tuner.failure_file(trial).write_text("no room")
+    tuner.on_trial_end(trial)
+    assert (stored_trials(project)[0]["status"], stored_trials(project)[0]["message"]) == ("FAILED", "no room")
+
 
 FAILING = """
 import sys

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import common  # first: it sets up TensorFlow before anything else imports it
 
+import keras
 import keras_tuner as kt
 import numpy as np
 import pytest
@@ -59,9 +60,9 @@ def test_progress_tells_trial_epochs_best_and_what_is_left(reference, script):
     for number, row in enumerate(trials(reference(script), script), start=1):
         name = f"Trial {number} of {TRIALS}"
         assert f"{name}: units {row['units']}, dropout {float(row['dropout']):.1f}, " in output
-        assert f"{name}: val_accuracy {float(row['val_accuracy']):.4f} in epoch 1, 0h" in output
+        assert f"{name}: val_accuracy {float(row['val_accuracy']):.4f} in epoch {row['best_epoch']}, 0h" in output
     epochs = re.findall(r"\d+s - .* accuracy: [\d.]+ .* val_accuracy: [\d.]+", output)
-    assert len(epochs) == TRIALS + 1  # the best model's
+    assert len(epochs) == 2 * (TRIALS + 1)  # the best model's
     left = [int(number) for number in re.findall(r"Trials left: (\d), about 0h", output)]
     assert left == list(range(TRIALS - 1, 0, -1))
     best_so_far = [float(score) for score in re.findall(r"Best so far: (0\.\d{4}), trial", output)]
@@ -159,7 +160,7 @@ def test_tensorboard_gets_each_trial_s_learning_curves_and_hyperparameters(start
             [tf.make_ndarray(event.tensor_proto).item() for event in accumulator.Tensors("epoch_accuracy")]
             for path, accumulator in accumulators.items() if path.name == "validation"
         )
-        assert accuracies == pytest.approx([trial.score])
+        assert len(accuracies) == 2 and max(accuracies) == pytest.approx(trial.score)
         content, = (
             accumulator.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
             for accumulator in accumulators.values()
@@ -168,6 +169,33 @@ def test_tensorboard_gets_each_trial_s_learning_curves_and_hyperparameters(start
         stored = HParamsPluginData.FromString(content).session_start_info.hparams
         assert stored["learning_rate"].number_value == pytest.approx(trial.hyperparameters.get("learning_rate"))
         assert stored["optimizer"].string_value == trial.hyperparameters.get("optimizer")
+
+
+@pytest.mark.parametrize("patience", [1, 2])
+def test_a_trial_ends_after_so_many_epochs_without_gain(patience):
+    settings = common.argument_parser("").parse_args(["--patience", str(patience)])
+    hp = common.search_space()
+    hp.values["learning_rate"] = 0.0
+    model = keras.Sequential([keras.Input((28, 28)), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")])
+    train, validation = common.load_train_data(400)
+    history = common.CNN(settings).fit(
+        hp, common.compiled(model, hp), *train, validation_data=validation, callbacks=[]
+    )
+    assert len(history.epoch) == 1 + patience < common.TRIAL_EPOCHS
+
+
+def test_the_best_model_trains_for_12_of_at_most_30_epochs(monkeypatch):
+    class Begun(Exception):
+        pass
+
+    def train(self, hp, model, images, labels, epochs, **kwargs):
+        raise Begun(epochs)
+
+    monkeypatch.setattr(common.CNN, "train", train)
+    settings = common.argument_parser("").parse_args(["--precision", "float32"])
+    train, validation = common.load_train_data(4)
+    with pytest.raises(Begun, match="^12$"):
+        common.CNN(settings).train_final(common.search_space(), *train, validation_data=validation)
 
 
 # --- Options ----------------------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ def test_after_the_end_of_a_chief_and_of_a_worker_the_same_command_ends_with_the
 
 
 def test_a_worker_of_another_machine_ends_when_its_chief_is_killed(begin):
-    port, long_epochs = free_port(), ("--epochs", "2", "--train-images", "48000", "--batch-size", "1")
+    port, long_epochs = free_port(), ("--train-images", "48000", "--batch-size", "1")
     chief, worker = begin(*long_epochs, **variables("chief", port)), begin(*long_epochs, **variables("tuner0", port))
     read_until(worker, "Epoch 1")
     chief.kill()
