@@ -135,7 +135,7 @@ def test_every_accuracy_is_in_a_committed_measurement():
         measured += f"{statistics.mean(row['test_accuracy'] for row in SEARCHES if row['strategy'] == strategy):.4f} "
     for text in (README, (ROOT / "common.py").read_text()):
         accuracies = set(re.findall(r"\b0\.\d{4}\b", text))
-        assert len(accuracies) > 10 and accuracies <= set(re.findall(r"\b0\.\d{4}\b", measured))
+        assert len(accuracies) > 5 and accuracies <= set(re.findall(r"\b0\.\d{4}\b", measured))
 
 
 def test_the_study_s_first_picture_shows_each_search_and_the_strategies_means():
