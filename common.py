@@ -101,8 +101,6 @@ def command(main):
 
     @functools.wraps(main)
     def run():
-        # On a full disk the zip file of a model complains once more, from a destructor, where nothing can catch it.
-        sys.unraisablehook = lambda _: None
         sys.stdout.reconfigure(line_buffering=True)  # so that no line is lost, however the process ends
         try:
             main()
@@ -292,7 +290,7 @@ def search_space():
 FORMATS = {"units": "d", "dropout": ".1f", "learning_rate": ".3g", "optimizer": "s"}
 
 
-def shown(values):
+def formatted(values):
     """The text of each hyperparameter's value, a dictionary by their names; `values` may hold more than these."""
     return {name: format(values[name], form) for name, form in FORMATS.items()}
 

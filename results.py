@@ -118,7 +118,7 @@ def trials_table(records):
         completed = record["val_accuracy"] is not None
         rows.append([
             record["trial"],
-            *common.shown(record).values(),
+            *common.formatted(record).values(),
             f"{record['best_epoch'] if completed else '-'} of {record['epochs']}",
             f"{record['val_accuracy']:.4f}" if completed else "failed",
             search.duration(record["seconds"]),
@@ -165,7 +165,7 @@ def result_lines(summary):
     best = summary["best"]
     return "\n".join([
         "Best hyperparameters:",
-        *(f"  {name}: {text}" for name, text in common.shown(best["hyperparameters"]).items()),
+        *(f"  {name}: {text}" for name, text in common.formatted(best["hyperparameters"]).items()),
         f"Best validation accuracy: {best['val_accuracy']:.4f} (trial {best['trial']} of {len(summary['trials'])})",
         f"Test accuracy: {best['test_accuracy']:.4f}",
         f"Total elapsed time: {search.duration(summary['elapsed_seconds'])}",
@@ -204,7 +204,7 @@ def comparison_table(summaries):
             strategy,
             f"{summary['best']['val_accuracy']:.4f}",
             f"{summary['best']['test_accuracy']:.4f}",
-            *common.shown(summary["best"]["hyperparameters"]).values(),
+            *common.formatted(summary["best"]["hyperparameters"]).values(),
             f"{summary['best']['trial']:d} of {len(summary['trials'])}",
             search.duration(summary["elapsed_seconds"]),
         ]

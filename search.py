@@ -169,7 +169,7 @@ def printable(text):
 
 def describe(hp):
     """The hyperparameters of a trial in one line."""
-    units, dropout, learning_rate, optimizer = common.shown(hp.values).values()
+    units, dropout, learning_rate, optimizer = common.formatted(hp.values).values()
     return f"units {units}, dropout {dropout}, learning rate {learning_rate}, {optimizer}"
 
 

@@ -104,6 +104,13 @@ def test_after_the_end_of_a_chief_and_of_a_worker_the_same_command_ends_with_the
     assert (trials(tmp_path), result(output)) == serial
 
 
+def test_workers_end_with_a_chief_that_is_killed_while_they_start(begin, tmp_path):
+    chief = begin("--workers", "2")
+    wait_until(lambda: len(workers_of(chief, tmp_path)) == 2)
+    chief.kill()
+    wait_until(lambda: not at_work(tmp_path), seconds=30)  # one on another machine would wait for 40 s and its start
+
+
 def test_a_worker_of_another_machine_ends_when_its_chief_is_killed(begin):
     port, long_epochs = free_port(), ("--train-images", "48000", "--batch-size", "1")
     chief, worker = begin(*long_epochs, **variables("chief", port)), begin(*long_epochs, **variables("tuner0", port))
