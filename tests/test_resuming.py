@@ -147,7 +147,7 @@ def test_a_damaged_trial_alone_is_trained_again(script, damage, finished, capsys
 
 
 @both
-@pytest.mark.parametrize("lost", [[0], [0, 1], [1, 4], [4, 5], range(TRIALS)], ids=str)
+@pytest.mark.parametrize("lost", [[0], [0, 1], [1, 4], [5], range(TRIALS)], ids=str)
 def test_lost_trials_are_proposed_again_in_order_as_they_were(script, lost, finished):
     project = finished(script)
     reference = stored_trials(project)
@@ -163,6 +163,15 @@ def test_more_trials_are_added_to_those_of_a_finished_search(script, finished):
     assert replay(open_tuner(script, project, max_trials=11).oracle, reference) == [6, 7, 8, 9, 10]
     assert files.items() <= trial_files(project).items()
     assert replay(open_tuner(script, project, max_trials=12).oracle, reference) == [11]
+
+
+def test_a_trial_that_a_killed_worker_began_begins_without_its_metrics(finished):
+    project = finished(RANDOM)
+    oracle = open_tuner(RANDOM, project, max_trials=TRIALS + 1).oracle
+    trial_id = oracle.create_trial("tuner0").trial_id
+    oracle.update_trial(trial_id, {"val_accuracy": 0.9, "seconds": 1.0})
+    again = oracle.create_trial("tuner0")
+    assert again.trial_id == trial_id and not again.metrics.metrics
 
 
 def test_a_damaged_trial_leaves_no_folder_behind_when_trials_are_added(finished):
