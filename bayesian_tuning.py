@@ -44,6 +44,8 @@ def main():
                         help="random trials before the Gaussian process proposes (4)")
     settings = parser.parse_args()
     search.open_project(settings, "fashion_mnist_cnn_bayesian_optimization")
+    if settings.max_trials <= settings.initial_points:
+        print(f"All trials are random: the Gaussian process proposes from trial {settings.initial_points + 1} on")
     train, validation = common.load_train_data(settings.train_images)
     test = common.load_test_data()  # already here: a damaged file is told before anything is trained
 

@@ -142,6 +142,13 @@ def whole_number(low, high=None):
     return parse
 
 
+def folder(text):
+    """An argparse type: the Path of a folder; an empty text, as of an unset variable, is none."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return Path(text)
+
+
 def argument_parser(description):
     """The options that both scripts have; each script may add its own before parse_args()."""
     parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
@@ -152,14 +159,14 @@ def argument_parser(description):
 
     number("--max-trials", 10, "hyperparameter combinations to try")
     number("--epochs", 30, f"at most so many; a trial takes {TRIAL_EPOCHS}, the best model {FINAL_EPOCHS}")
-    number("--batch-size", 128, "images per training step")
+    number("--batch-size", 128, "images per training step", high=TRAIN_IMAGES)
     number("--patience", 3, f"end a trial after so many of its {TRIAL_EPOCHS} epochs without gain; 3 or more never do")
     number("--seed", 1, "same seed, same result", high=2**32 - 1)
     number("--train-images", TRAIN_IMAGES, "only the first N, and N/4 to validate: a quick look", 4, TRAIN_IMAGES)
     number("--workers", 1, "trials at a time on this machine")
     add = parser.add_argument
     add("--precision", choices=("auto", *PRECISIONS), default="auto", help="auto: the fastest on this hardware")
-    add("--results-dir", type=Path, default="keras_tuner_results", metavar="DIR", help="of searches (%(default)s)")
+    add("--results-dir", type=folder, default="keras_tuner_results", metavar="DIR", help="of searches (%(default)s)")
     add("--overwrite", action="store_true", help="begin anew instead of going on with the stored search")
     add("--tensorboard", action="store_true", help="write logs for TensorBoard")
     return parser

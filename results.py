@@ -287,7 +287,8 @@ def hyperparameters_figure(records):
         ax.scatter(best[name], best["val_accuracy"], 150, zorder=4, **ring)
         ax.set_xlabel(LABELS.get(name, name))
         ax.margins(x=0.12, y=0.12)
-    axes[1, 0].set_xscale("log")
+    learning_rate = next(hp for hp in common.search_space().space if hp.name == "learning_rate")
+    axes[1, 0].set(xscale="log", xlim=(learning_rate.min_value / 1.5, learning_rate.max_value * 1.5))
     axes[1, 1].margins(x=0.4)
     for ax in axes[:, 0]:
         ax.set_ylabel(VAL_ACCURACY)

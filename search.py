@@ -27,10 +27,13 @@ kt.src.config.DEBUG = False  # a failed trial is told in one line, not in a trac
 def whole_file(path):
     """Yields where to write a file that takes its place at `path` only once it is whole and on the disk."""
     draft = path.with_stem(f"{path.stem}_draft")
-    yield draft
-    with open(draft, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    try:
+        yield draft
+        with open(draft, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)  # where the disk is full, half a file takes the room away
 
 
 def checksum(content):
@@ -59,7 +62,8 @@ def check_settings(settings):
     `--precision auto` takes up the precision that the search was begun with.
     """
     path = settings.project / "settings.json"
-    stored = read_json(path)
+    trials = map(read_json, settings.project.glob("trial_*/trial.json"))  # each has the settings as well
+    stored = read_json(path) or next(filter(None, (trial.get("settings") for trial in trials)), {})
     if settings.precision == "auto":
         settings.precision = stored.get("precision") or common.fastest_precision()
     names = ("epochs", "batch_size", "patience", "seed", "precision", "train_images", "initial_points")
@@ -84,9 +88,9 @@ def check_settings(settings):
         )
     if workers.is_worker() and not stored:
         raise common.BadInput(f"{path} can't be read: a worker needs the results folder of its chief")
-    if not stored and any(settings.project.glob("trial_*")):
-        print(f"{path} can't be read: left out, the settings of this command hold")
     if not workers.is_worker():
+        if not read_json(path) and any(settings.project.iterdir()):
+            print(f"{path} is missing or damaged: written anew")
         write_json(path, asked)
 
 
@@ -135,13 +139,14 @@ class Stopwatch:
     """Counts the seconds worked on a search, over all its runs but not between them."""
 
     def __init__(self, path, trials):
-        """Goes on from the time stored in `path`, or, where that is damaged, from the time that the trials took."""
+        """Goes on from the time stored in `path`; where that is lost, from the time that the trainings took."""
         self.path = path
         self.before = read_json(path).get("seconds")
         if self.before is None:
             self.before = sum(map(seconds_trained, trials))
-            if path.exists():
-                print(f"{path} is damaged: left out, the time is that of the completed trials")
+            self.before += read_json(path.with_name("best_model.json")).get("seconds", 0.0)
+            if self.before or path.exists():
+                print(f"{path} is missing or damaged: the time is that of the trainings")
                 write_json(path, {"seconds": self.before})
         self.running = False  # until a trial begins: to look at a finished search is no work on it
 
@@ -233,6 +238,7 @@ class ResumableOracle(kt.Oracle):
             project: the folder of the search, a Path.
         """
         self.project = project
+        self.settings = read_json(project / "settings.json")
         self.verbose = 0  # KerasTuner shows the trials its own way
         self.max_consecutive_failed_trials = None  # three failures in a row are no reason to end a search
         ended = {}
@@ -304,7 +310,9 @@ class ResumableOracle(kt.Oracle):
         self.report_progress(self.trials[trial.trial_id])
 
     def _save_trial(self, trial):  # private: KerasTuner itself writes in place and without a checksum
-        write_json(Path(self._get_trial_dir(trial.trial_id), "trial.json"), trial.get_state())
+        # With the settings, in case that settings.json is lost: trials of different ones are never mixed.
+        state = trial.get_state() | {"settings": self.settings}
+        write_json(Path(self._get_trial_dir(trial.trial_id), "trial.json"), state)
 
     def report_progress(self, trial):
         """Says how a trial ended, which is the best so far, and how long the rest may take."""
@@ -357,7 +365,8 @@ class Tuner(kt.Tuner):
             super().search(*args, **kwargs)
         elif oracle._retry_queue or len(oracle.trials) < self.settings.max_trials:
             gpus = len(tf.config.list_physical_devices("GPU"))
-            workers.run_chief(oracle, self.settings.workers, gpus, super().search)
+            count = min(self.settings.workers, self.settings.max_trials)
+            workers.run_chief(oracle, count, gpus, super().search)
 
     def failure_file(self, trial):
         """Where a trial that failed leaves its reason: a Path."""
@@ -444,7 +453,7 @@ class Tuner(kt.Tuner):
             raise common.SearchFailed(
                 f"the best model's loss became {loss}: another --seed with another --results-dir may do better"
             )
-        print(f"Best model: val_accuracy {accuracy:.4f}, {duration(seconds)}")
+        print(f"Best model: val_accuracy {accuracy:.4f} as the mean of its networks, {duration(seconds)}")
         with whole_file(path) as draft:
             model.save(draft)
         record = {

@@ -238,7 +238,7 @@ def progress_figure(trials):
         ax.step(numbers, curves.T, style, where="post", color=colour, linewidth=1, alpha=0.5)
         ax.step(numbers, mean, style, where="post", color=colour, linewidth=3.5, label=f"{strategy}: {mean[-1]:.4f}")
     ax.axvspan(1, 5, color=results.GREY, alpha=0.15, linewidth=0)
-    ax.text(3, 0.96, "the same random trials", transform=ax.get_xaxis_transform(), ha="center", va="top")
+    ax.text(3, 0.96, "trials 1 to 4: the same", transform=ax.get_xaxis_transform(), ha="center", va="top")
     ax.set_ylim(curves[:, 3].min() - 0.003)  # what lies below is the same for both strategies
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="trial", ylabel=f"best {results.VAL_ACCURACY} so far")

@@ -130,6 +130,12 @@ def test_a_trial_at_work_elsewhere_is_expected_to_do_about_as_well_as_the_others
     assert -oracle.gpr.predict([at_work])[0] == pytest.approx(0.9, abs=0.01)
 
 
+def test_a_bayesian_search_whose_trials_are_all_random_says_so(start, reference):
+    process = start(BAYESIAN, *SMALL, "--max-trials", "4")
+    read_until(process, "All trials are random: the Gaussian process proposes from trial 5 on")
+    assert "All trials" not in (reference(BAYESIAN) / "stdout.txt").read_text()
+
+
 def ten_trials(oracle, seed):
     oracle = oracle(objective="val_accuracy", max_trials=10, seed=seed, hyperparameters=common.search_space())
     return [tuple(oracle.populate_space(str(number))["values"].values()) for number in range(10)]
@@ -205,9 +211,10 @@ def test_the_best_model_trains_for_12_of_at_most_30_epochs(monkeypatch):
     "options, named",
     [
         (["--max-trials", "0"], "--max-trials: must be a whole number of at least 1, not '0'"),
-        (["--batch-size", "-5"], "--batch-size: must be a whole number of at least 1, not '-5'"),
+        (["--batch-size", "-5"], "--batch-size: must be a whole number from 1 to 48000, not '-5'"),
         (["--epochs", "many"], "--epochs: must be a whole number of at least 1, not 'many'"),
         (["--patience", "0"], "--patience: must be"),
+        (["--results-dir", ""], "--results-dir: must not be empty"),
         (["--workers", "0"], "--workers: must be"),
         (["--train-images", "48001"], "--train-images: must be a whole number from 4 to 48000, not '48001'"),
         (["--train-images", "3"], "--train-images: must be"),

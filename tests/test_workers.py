@@ -131,7 +131,7 @@ def test_a_worker_without_a_chief_says_so_with_the_address(begin):
 def test_a_full_disk_ends_the_chief_and_its_worker_in_one_line_each(begin):
     port = free_port()
     chief, worker = begin(**variables("chief", port)), begin(**variables("tuner0", port))
-    resource.prlimit(chief.pid, resource.RLIMIT_FSIZE, (1600, 1600))  # too small for a trial's file with its metrics
+    resource.prlimit(chief.pid, resource.RLIMIT_FSIZE, (2400, 2400))  # too small for a trial's file with its metrics
     status, _, errors = end(chief)
     assert status == 1
     assert_one_line(errors, os.strerror(errno.EFBIG), "the same command goes on")
@@ -142,7 +142,7 @@ def test_a_full_disk_ends_the_chief_and_its_worker_in_one_line_each(begin):
 
 def test_a_full_disk_ends_a_search_with_workers_in_one_line(begin, tmp_path):
     chief = begin("--workers", "2")
-    resource.prlimit(chief.pid, resource.RLIMIT_FSIZE, (1600, 1600))
+    resource.prlimit(chief.pid, resource.RLIMIT_FSIZE, (2400, 2400))
     status, _, errors = end(chief)
     assert status == 1
     assert_one_line(errors, os.strerror(errno.EFBIG), "the same command goes on")
