@@ -14,6 +14,7 @@ import sklearn.exceptions
 
 import results
 import search
+import storage
 
 
 class BayesianOptimization(search.ResumableOracle, kt.oracles.BayesianOptimizationOracle):
@@ -43,7 +44,7 @@ def main():
     parser.add_argument("--initial-points", type=common.whole_number(1), default=4, metavar="N",
                         help="random trials before the Gaussian process proposes (4)")
     settings = parser.parse_args()
-    search.open_project(settings, "fashion_mnist_cnn_bayesian_optimization")
+    storage.open_project(settings, "fashion_mnist_cnn_bayesian_optimization")
     if settings.max_trials <= settings.initial_points:
         print(f"All trials are random: the Gaussian process proposes from trial {settings.initial_points + 1} on")
     train, validation = common.load_train_data(settings.train_images)

@@ -1,6 +1,6 @@
 """What both tuning scripts share, in the order in which data flow: settings, data, model, training.
 
-It goes on in search.py (how a search is run and resumed) and results.py (what it leaves behind).
+It goes on in storage.py (a search's folder), search.py (how it is run and resumed), results.py (what it leaves behind).
 """
 
 import argparse
@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import math
 import os
-import platform
 import signal
 import sys
 import tempfile
@@ -184,25 +183,6 @@ def fastest_precision():
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text().split() if cpuinfo.exists() else ()
     return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "float32"
-
-
-def hardware():
-    """What this process runs on: the CPU's name, its cores as the system counts them, and the names of the GPUs."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
-    return {
-        "cpu": names[0] if names else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "gpus": [each.get("device_name", "GPU") for each in details],
-    }
-
-
-def versions():
-    """The versions of Python and of the packages that a result depends on."""
-    packages = {module.__name__: module.__version__ for module in (tf, keras, kt, np)}
-    return {"python": platform.python_version(), **packages}
 
 
 # --- Data -------------------------------------------------------------------------------------------------------------

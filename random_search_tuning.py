@@ -10,6 +10,7 @@ import keras_tuner as kt
 
 import results
 import search
+import storage
 
 
 class RandomSearch(search.ResumableOracle, kt.oracles.RandomSearchOracle):
@@ -19,7 +20,7 @@ class RandomSearch(search.ResumableOracle, kt.oracles.RandomSearchOracle):
 @common.command
 def main():
     settings = common.argument_parser(__doc__).parse_args()
-    search.open_project(settings, "fashion_mnist_cnn_random_search")
+    storage.open_project(settings, "fashion_mnist_cnn_random_search")
     train, validation = common.load_train_data(settings.train_images)
     test = common.load_test_data()  # already here: a damaged file is told before anything is trained
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 import search
+import storage
 
 STRATEGIES = {  # by the name of the search's folder
     "fashion_mnist_cnn_random_search": "random search",
@@ -48,7 +49,7 @@ def report(tuner, images, labels):
 
     summary = summarize(tuner, records, training, labels, probabilities)
     summary["elapsed_seconds"] = tuner.oracle.stopwatch.save()
-    search.write_json(project / "summary.json", summary)
+    storage.write_json(project / "summary.json", summary)
     print(f"\n{trials_table(records)}")
     compare(project, summary)
     print(f"\nModel, tables and pictures are in {search.printable(project)}")
@@ -94,7 +95,7 @@ def best_first(records):
 def write_csv(path, records):
     """Writes records with all their digits, without the learning curves, best first."""
     columns = [name for name in records[0] if name != "curves"]
-    with search.whole_file(path) as draft, open(draft, "w", newline="", encoding="utf-8") as file:
+    with storage.whole_file(path) as draft, open(draft, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(best_first(records))
@@ -145,7 +146,7 @@ def summarize(tuner, records, training, labels, probabilities):
         "strategy": STRATEGIES.get(tuner.settings.project.name, tuner.settings.project.name),
         "seed": tuner.settings.seed,
         "precision": tuner.settings.precision,
-        "settings": search.read_json(tuner.settings.project / "settings.json"),
+        "settings": storage.read_json(tuner.settings.project / "settings.json"),
         "best": {
             "trial": best["trial"],
             "hyperparameters": {name: best[name] for name in HYPERPARAMETERS},
@@ -178,7 +179,7 @@ def result_lines(summary):
 def compare(project, summary):
     """Prints a search beside the other strategy's in the same results folder, if there is one, and draws both."""
     summaries = {
-        strategy: summary if folder == project.name else search.read_json(project.parent / folder / "summary.json")
+        strategy: summary if folder == project.name else storage.read_json(project.parent / folder / "summary.json")
         for folder, strategy in STRATEGIES.items()
     }
     if project.name not in STRATEGIES or not all(summaries.values()):
@@ -239,7 +240,7 @@ def empty_figure(height):
 
 def save_figure(path, figure):
     """Writes a figure as a PNG file."""
-    with search.whole_file(path) as draft:
+    with storage.whole_file(path) as draft:
         figure.savefig(draft)
 
 

@@ -1,9 +1,8 @@
-"""How a search is run, stored and resumed: its folder, its oracle, its tuner."""
+"""How a search is run and resumed: its oracle and its tuner."""
 
 import contextlib
-import hashlib
-import json
 import os
+import platform
 import shutil
 import sys
 import textwrap
@@ -12,153 +11,15 @@ from pathlib import Path
 
 import common  # first: it sets up TensorFlow before anything else imports it
 
-import filelock
 import keras
 import keras_tuner as kt
 import numpy as np
 import tensorflow as tf
 
+import storage
 import workers
 
 kt.src.config.DEBUG = False  # a failed trial is told in one line, not in a traceback
-
-
-@contextlib.contextmanager
-def whole_file(path):
-    """Yields where to write a file that takes its place at `path` only once it is whole and on the disk."""
-    draft = path.with_stem(f"{path.stem}_draft")
-    try:
-        yield draft
-        with open(draft, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)  # where the disk is full, half a file takes the room away
-
-
-def checksum(content):
-    """The SHA-256 of a JSON object's text."""
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def write_json(path, content):
-    """Writes a JSON object, with its checksum, to a file that is at every instant the old one or the new one."""
-    with whole_file(path) as draft:
-        draft.write_text(json.dumps(content | {"checksum": checksum(content)}, indent=1))
-
-
-def read_json(path):
-    """Reads what write_json() wrote; an empty dictionary where the file is missing or one of its bytes was changed."""
-    try:
-        content = json.loads(path.read_bytes())
-        return content if content.pop("checksum") == checksum(content) else {}
-    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):  # whatever a damaged file may hold
-        return {}
-
-
-def check_settings(settings):
-    """Refuses to go on with a search that was begun with other settings; stores those of a new one.
-
-    `--precision auto` takes up the precision that the search was begun with.
-    """
-    path = settings.project / "settings.json"
-    trials = map(read_json, settings.project.glob("trial_*/trial.json"))  # each has the settings as well
-    stored = read_json(path) or next(filter(None, (trial.get("settings") for trial in trials)), {})
-    if settings.precision == "auto":
-        settings.precision = stored.get("precision") or common.fastest_precision()
-    names = ("epochs", "batch_size", "patience", "seed", "precision", "train_images", "initial_points")
-    asked = {name: getattr(settings, name) for name in names if hasattr(settings, name)}
-    asked |= {
-        "trial_epochs": common.TRIAL_EPOCHS, "final_epochs": common.FINAL_EPOCHS, "networks": common.FINAL_NETWORKS
-    }
-    space = common.search_space()
-    asked |= {f"search space of {hp.name}": str(hp) for hp in space.space}
-    keras.backend.clear_session()  # or the names of the layers would depend on what was built before
-    network = common.build_network(space).to_json()
-    asked["network"] = hashlib.sha256(network.encode()).hexdigest()[:8]
-    differences = [name for name in stored | asked if stored.get(name) != asked.get(name)]
-    if stored and differences:
-        changes = "; ".join(f"{name} was {stored.get(name)}, now {asked.get(name)}" for name in differences)
-        raise common.BadInput(
-            f"{settings.project} holds a search with other settings ({changes}): " + (
-                "a worker needs the options of its chief"
-                if workers.is_worker()
-                else "--overwrite begins anew, another --results-dir keeps both"
-            )
-        )
-    if workers.is_worker() and not stored:
-        raise common.BadInput(f"{path} can't be read: a worker needs the results folder of its chief")
-    if not workers.is_worker():
-        if not read_json(path) and any(settings.project.iterdir()):
-            print(f"{path} is missing or damaged: written anew")
-        write_json(path, asked)
-
-
-def open_project(settings, name):
-    """Settles what this process works on: sets the project (its folder) and the precision in `settings`.
-
-    The folder is this process' own until it ends. A worker leaves that, and the files in it, to its chief.
-
-    Raises:
-        BadInput: the folder can't be written, is in use, or holds a search with other settings.
-    """
-    settings.project = settings.results_dir / name
-    if missing := workers.missing_variables():
-        raise common.BadInput(f"a parallel search needs {', '.join(missing)} in the environment as well")
-    if workers.is_worker():
-        workers.join_chief()
-        check_settings(settings)
-    else:
-        holder = settings.results_dir / f"{name}.pid"
-        settings.lock = filelock.FileLock(settings.results_dir / f"{name}.lock", blocking=False)
-        try:
-            settings.results_dir.mkdir(parents=True, exist_ok=True)
-            settings.lock.acquire()
-            holder.write_text(str(os.getpid()))
-            discarded = settings.results_dir / f"{name}.discarded"
-            if discarded.exists():  # an --overwrite was interrupted
-                shutil.rmtree(discarded)
-            if settings.overwrite and settings.project.exists():
-                settings.project.rename(discarded)  # at once: half a search must not be taken for a whole one
-                shutil.rmtree(discarded)
-            settings.project.mkdir(exist_ok=True)
-            check_settings(settings)
-        except filelock.Timeout:
-            raise common.BadInput(
-                f"process {holder.read_text() if holder.exists() else '(starting)'} is at work on {settings.project}: "
-                "let it end, or take another --results-dir"
-            )
-        except OSError as error:
-            if error.errno in common.NO_ROOM:
-                raise
-            raise common.BadInput(f"--results-dir {settings.results_dir}: can't be written ({error.strerror})")
-        print(f"Precision: {settings.precision}")
-
-
-class Stopwatch:
-    """Counts the seconds worked on a search, over all its runs but not between them."""
-
-    def __init__(self, path, trials):
-        """Goes on from the time stored in `path`; where that is lost, from the time that the trainings took."""
-        self.path = path
-        self.before = read_json(path).get("seconds")
-        if self.before is None:
-            self.before = sum(map(seconds_trained, trials))
-            self.before += read_json(path.with_name("best_model.json")).get("seconds", 0.0)
-            if self.before or path.exists():
-                print(f"{path} is missing or damaged: the time is that of the trainings")
-                write_json(path, {"seconds": self.before})
-        self.running = False  # until a trial begins: to look at a finished search is no work on it
-
-    def seconds(self):
-        return self.before + (time.monotonic() - common.STARTED if self.running else 0.0)
-
-    def save(self):
-        """Stores the seconds and returns them."""
-        seconds = self.seconds()
-        if self.running:
-            write_json(self.path, {"seconds": seconds})
-        return seconds
 
 
 def duration(seconds):
@@ -238,12 +99,12 @@ class ResumableOracle(kt.Oracle):
             project: the folder of the search, a Path.
         """
         self.project = project
-        self.settings = read_json(project / "settings.json")
+        self.settings = storage.read_json(project / "settings.json")
         self.verbose = 0  # KerasTuner shows the trials its own way
         self.max_consecutive_failed_trials = None  # three failures in a row are no reason to end a search
         ended = {}
         for path in project.glob("trial_*/trial.json"):
-            state = read_json(path)
+            state = storage.read_json(path)
             if state.get("status") in ENDED:
                 ended[int(state["trial_id"])] = kt.engine.trial.Trial.from_state(state)
                 continue
@@ -261,7 +122,7 @@ class ResumableOracle(kt.Oracle):
             else:
                 continue
             self.trials[trial.trial_id] = trial
-        self.stopwatch = Stopwatch(project / "elapsed.json", self.trials.values())
+        self.stopwatch = storage.Stopwatch(project / "elapsed.json", sum(map(seconds_trained, self.trials.values())))
 
     def propose_again(self, trial_id):
         """Gives a trial that was left out its hyperparameters, from the results before it and no later ones."""
@@ -312,7 +173,7 @@ class ResumableOracle(kt.Oracle):
     def _save_trial(self, trial):  # private: KerasTuner itself writes in place and without a checksum
         # With the settings, in case that settings.json is lost: trials of different ones are never mixed.
         state = trial.get_state() | {"settings": self.settings}
-        write_json(Path(self._get_trial_dir(trial.trial_id), "trial.json"), state)
+        storage.write_json(Path(self._get_trial_dir(trial.trial_id), "trial.json"), state)
 
     def report_progress(self, trial):
         """Says how a trial ended, which is the best so far, and how long the rest may take."""
@@ -334,6 +195,25 @@ class ResumableOracle(kt.Oracle):
 
     def save(self):
         """Writes nothing: the trials' own files are the whole state."""
+
+
+def hardware():
+    """What this process runs on: the CPU's name, its cores as the system counts them, and the names of the GPUs."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "gpus": [each.get("device_name", "GPU") for each in details],
+    }
+
+
+def versions():
+    """The versions of Python and of the packages that a result depends on."""
+    packages = {module.__name__: module.__version__ for module in (tf, keras, kt, np)}
+    return {"python": platform.python_version(), **packages}
 
 
 class Tuner(kt.Tuner):
@@ -426,7 +306,7 @@ class Tuner(kt.Tuner):
             raise common.SearchFailed(f"all trials failed, the first one with {trial.message}")
         number = int(trial.trial_id) + 1
         path = self.settings.project / "best_model.keras"
-        record, model = read_json(path.with_suffix(".json")), None
+        record, model = storage.read_json(path.with_suffix(".json")), None
         with contextlib.suppress(Exception):  # whatever a damaged file makes of its reader
             model = keras.models.load_model(path)
         if record.get("trial") == number and model and model.name == f"trial_{number}":
@@ -454,7 +334,7 @@ class Tuner(kt.Tuner):
                 f"the best model's loss became {loss}: another --seed with another --results-dir may do better"
             )
         print(f"Best model: val_accuracy {accuracy:.4f} as the mean of its networks, {duration(seconds)}")
-        with whole_file(path) as draft:
+        with storage.whole_file(path) as draft:
             model.save(draft)
         record = {
             "trial": number,
@@ -462,8 +342,8 @@ class Tuner(kt.Tuner):
             "val_loss": loss,
             "seconds": seconds,
             "curves": curves,
-            "versions": common.versions(),
-            "hardware": common.hardware(),
+            "versions": versions(),
+            "hardware": hardware(),
         }
-        write_json(path.with_suffix(".json"), record)
+        storage.write_json(path.with_suffix(".json"), record)
         return keras.models.load_model(path), record

@@ -106,9 +106,9 @@ def main():
     if quick:
         project.append(run_project(options))
         reference.append(run_reference(options))
-    import common  # only now: TensorFlow's memory and threads are not to weigh on what is measured
+    import search  # only now: TensorFlow's memory and threads are not to weigh on what is measured
 
-    hardware = common.hardware()
+    hardware = search.hardware()
     print(f"{hardware['cpu']}, {hardware['cores']} cores; {', '.join(hardware['gpus']) or 'no GPU'}\n")
     print(table(reference, project))
 

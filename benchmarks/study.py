@@ -28,7 +28,7 @@ import scipy.stats
 from matplotlib.ticker import MaxNLocator
 
 import results
-import search
+import storage
 
 SEEDS = range(1, 6)
 SCRIPTS = {"random search": "random_search_tuning.py", "Bayesian optimization": "bayesian_tuning.py"}
@@ -58,7 +58,7 @@ def of(rows, strategy, seed):
 
 def append(path, rows):
     """Adds rows to a CSV file, all or none."""
-    with search.whole_file(path) as draft, open(draft, "w", newline="") as file:
+    with storage.whole_file(path) as draft, open(draft, "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(read(path) + rows)
@@ -70,7 +70,7 @@ def run_search(strategy, seed, folder):
     if subprocess.run(command).returncode:
         sys.exit(1)  # it has said why
     paths = (path / "summary.json" for path in folder.iterdir() if path.is_dir())
-    summary = next(each for path in paths if (each := search.read_json(path)).get("strategy") == strategy)
+    summary = next(each for path in paths if (each := storage.read_json(path)).get("strategy") == strategy)
     best, training = summary["best"], summary["best_model_training"]
     hardware = training["hardware"]
     key = {"strategy": strategy, "seed": seed}

@@ -18,6 +18,7 @@ from PIL import Image
 import random_search_tuning
 import results
 import search
+import storage
 
 PICTURES = ("progress", "hyperparameters", "learning_curves", "confusion_matrix", "mistakes")
 
@@ -81,7 +82,7 @@ def open_tuner(results_dir):
     settings = common.argument_parser("").parse_args(arguments)
     settings.project = results_dir / "fashion_mnist_cnn_random_search"
     settings.project.mkdir(parents=True, exist_ok=True)
-    search.check_settings(settings)
+    storage.check_settings(settings)
     oracle = random_search_tuning.RandomSearch(
         objective="val_accuracy", max_trials=2, seed=1, hyperparameters=common.search_space()
     )
@@ -265,7 +266,7 @@ def folders(results_dir):
 def test_the_other_strategy_s_result_is_shown_and_drawn_whichever_was_first(tmp_path, capsys):
     random, bayesian = folders(tmp_path)
     for mine, other in ((random, bayesian), (bayesian, random)):
-        search.write_json(other / "summary.json", summary())
+        storage.write_json(other / "summary.json", summary())
         results.compare(mine, summary())
         assert capsys.readouterr().out.splitlines()[1].split("  ")[-2:] == ["random search", "Bayesian optimization"]
         (other / "summary.json").unlink()
@@ -281,7 +282,7 @@ def test_a_damaged_or_foreign_summary_is_no_summary(tmp_path, capsys, content):
     if isinstance(content, bytes):
         (bayesian / "summary.json").write_bytes(content)
     elif content:
-        search.write_json(bayesian / "summary.json", content)
+        storage.write_json(bayesian / "summary.json", content)
     results.compare(random, summary())
     assert capsys.readouterr().out == "" and not (tmp_path / "comparison.png").exists()
 

@@ -26,6 +26,7 @@ from conftest import (
 import bayesian_tuning
 import random_search_tuning
 import search
+import storage
 import workers
 
 DAMAGE = {
@@ -103,7 +104,7 @@ def open_tuner(script, project, max_trials=TRIALS):
     if script == RANDOM:
         del settings.initial_points
     settings.project = project
-    search.check_settings(settings)
+    storage.check_settings(settings)
     options = {"objective": "val_accuracy", "max_trials": max_trials, "seed": settings.seed,
                "hyperparameters": common.search_space()}
     if script == RANDOM:
@@ -210,7 +211,7 @@ def test_other_settings_are_refused_even_where_the_stored_ones_are_lost(finished
     settings = common.argument_parser("").parse_args(arguments(project.parent, "--epochs", "3"))
     settings.project = project
     with pytest.raises(common.BadInput, match=r"\(epochs was 2, now 3\)"):
-        search.check_settings(settings)
+        storage.check_settings(settings)
 
 
 @pytest.mark.slow
@@ -261,7 +262,7 @@ def test_a_changed_setting_is_refused_with_both_values_and_both_ways_out(name, v
     settings.project = project
     name = name.replace("-", "_")
     with pytest.raises(common.BadInput) as refusal:
-        search.check_settings(settings)
+        storage.check_settings(settings)
     was = json.loads(before)[name]
     assert f"({name} was {was}, now {value})" in str(refusal.value)
     assert "--overwrite" in str(refusal.value) and "another --results-dir" in str(refusal.value)
@@ -303,12 +304,12 @@ def test_an_interrupted_overwrite_never_mixes_two_searches(finished, monkeypatch
 
     monkeypatch.setattr(shutil, "rmtree", killed)
     with pytest.raises(KeyboardInterrupt):
-        search.open_project(settings, project.name)
+        storage.open_project(settings, project.name)
     settings.lock.release()
     assert trial_files(project) == {}
     monkeypatch.undo()
     settings.overwrite = False
-    search.open_project(settings, project.name)
+    storage.open_project(settings, project.name)
     settings.lock.release()
     assert [path.name for path in project.parent.iterdir() if path.is_dir()] == [project.name]
     assert [path.name for path in project.iterdir()] == ["settings.json"]
@@ -422,7 +423,7 @@ def test_a_signal_while_tensorflow_is_imported_ends_in_one_line(number, start, t
 def test_time_between_two_runs_is_not_counted(finished, start):
     project = finished(RANDOM)
     only_first_trials(project, TRIALS - 1)
-    search.write_json(project / "elapsed.json", {"seconds": 5000})
+    storage.write_json(project / "elapsed.json", {"seconds": 5000})
     os.utime(project / "elapsed.json", (0, 0))
     started = time.monotonic()
     read_until(start(RANDOM, *arguments(project.parent)), "Best model: trained")

@@ -22,7 +22,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 import bayesian_tuning
 import random_search_tuning
-import search
+import storage
 
 
 def trials(folder, script):
@@ -249,7 +249,7 @@ def test_a_results_folder_that_cannot_be_written_is_named(tmp_path):
     for folder in ("/proc/nowhere", tmp_path):
         settings = common.argument_parser("").parse_args(["--results-dir", str(folder)])
         with pytest.raises(common.BadInput, match=f"--results-dir {folder}: can't be written"):
-            search.open_project(settings, "any")
+            storage.open_project(settings, "any")
 
 
 # --- Data -------------------------------------------------------------------------------------------------------------
