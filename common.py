@@ -22,6 +22,9 @@ STARTED = time.monotonic()
 GO_ON = "Completed trials are kept: the same command goes on from here" + (
     ", without --overwrite, which begins anew." if "--overwrite" in sys.argv else "."
 )
+for _name in ("stdout", "stderr"):
+    if getattr(sys, _name) is None:  # closed by whoever started this process
+        setattr(sys, _name, open(os.devnull, "w"))
 _STDERR = os.dup(2)
 
 

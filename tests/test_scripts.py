@@ -5,7 +5,9 @@ import gzip
 import http.server
 import os
 import re
+import shlex
 import shutil
+import subprocess
 import threading
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import keras_tuner as kt
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import BAYESIAN, FOLDERS, RANDOM, SMALL, TRIALS, assert_one_line, read_until, trial_rows
+from conftest import BAYESIAN, FOLDERS, RANDOM, SMALL, TRIALS, assert_one_line, command, read_until, trial_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -73,6 +75,15 @@ def test_progress_tells_trial_epochs_best_and_what_is_left(reference, script):
 def test_output_into_a_file_has_no_noise_and_no_control_characters(reference, script):
     assert (reference(script) / "stderr.txt").read_text() == ""
     assert re.sub(r"[ -~\n]", "", (reference(script) / "stdout.txt").read_text()) == ""
+
+
+def test_a_finished_search_needs_no_streams_to_print_to(reference, tmp_path):
+    shutil.copytree(reference(RANDOM) / "keras_tuner_results", tmp_path / "keras_tuner_results")
+    summary = tmp_path / "keras_tuner_results" / FOLDERS[RANDOM] / "summary.json"
+    summary.unlink()
+    shell = shlex.join(command(RANDOM, *SMALL)) + " >&- 2>&-"
+    assert subprocess.run(shell, shell=True, cwd=tmp_path, timeout=300).returncode == 0
+    assert summary.exists()
 
 
 # --- The two strategies -----------------------------------------------------------------------------------------------
