@@ -103,7 +103,7 @@ class ResumableOracle(kt.Oracle):
         self.verbose = 0  # KerasTuner shows the trials its own way
         self.max_consecutive_failed_trials = None  # three failures in a row are no reason to end a search
         ended = {}
-        for path in project.glob("trial_*/trial.json"):
+        for path in project.glob("trial_[0-9]*/trial.json"):
             state = storage.read_json(path)
             if state.get("status") in ENDED:
                 ended[int(state["trial_id"])] = kt.engine.trial.Trial.from_state(state)

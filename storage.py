@@ -54,7 +54,7 @@ def check_settings(settings):
     `--precision auto` takes up the precision that the search was begun with.
     """
     path = settings.project / "settings.json"
-    trials = map(read_json, settings.project.glob("trial_*/trial.json"))  # each has the settings as well
+    trials = map(read_json, settings.project.glob("trial_[0-9]*/trial.json"))  # each has the settings as well
     stored = read_json(path) or next(filter(None, (trial.get("settings") for trial in trials)), {})
     if settings.precision == "auto":
         settings.precision = stored.get("precision") or common.fastest_precision()
