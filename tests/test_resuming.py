@@ -175,6 +175,15 @@ def test_a_trial_that_a_killed_worker_began_begins_without_its_metrics(finished)
     assert again.trial_id == trial_id and not again.metrics.metrics
 
 
+def test_there_are_no_more_workers_than_trials(finished, monkeypatch):
+    tuner = open_tuner(RANDOM, finished(RANDOM), max_trials=TRIALS + 1)
+    tuner.settings.workers = 100
+    counts = []
+    monkeypatch.setattr(workers, "run_chief", lambda oracle, count, gpus, serve: counts.append(count))
+    tuner.search()
+    assert counts == [TRIALS + 1]
+
+
 def test_a_damaged_trial_leaves_no_folder_behind_when_trials_are_added(finished):
     project = finished(RANDOM)
     reference = stored_trials(project)
