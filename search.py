@@ -54,6 +54,11 @@ def trial_seed(seed, trial_id):
     return int(np.random.SeedSequence([seed, int(trial_id)]).generate_state(1)[0])
 
 
+def failure_file(project, trial):
+    """Where a trial that failed leaves its reason, for the chief as well: a Path."""
+    return project / f"trial_{trial.trial_id}" / "failure.txt"
+
+
 ENDED = ("COMPLETED", "FAILED")
 
 
@@ -166,7 +171,7 @@ class ResumableOracle(kt.Oracle):
     @kt.synchronized
     def end_trial(self, trial):
         if trial.status != "COMPLETED":  # its message is lost on the way from a worker
-            trial.message = (self.project / f"trial_{trial.trial_id}" / "failure.txt").read_text()
+            trial.message = failure_file(self.project, trial).read_text()
         super().end_trial(trial)
         self.report_progress(self.trials[trial.trial_id])
 
@@ -248,12 +253,8 @@ class Tuner(kt.Tuner):
             count = min(self.settings.workers, self.settings.max_trials)
             workers.run_chief(oracle, count, gpus, super().search)
 
-    def failure_file(self, trial):
-        """Where a trial that failed leaves its reason: a Path."""
-        return Path(self.get_trial_dir(trial.trial_id), "failure.txt")
-
     def run_trial(self, trial, *args, **kwargs):
-        self.failure_file(trial).unlink(missing_ok=True)
+        failure_file(self.settings.project, trial).unlink(missing_ok=True)
         keras.utils.set_random_seed(trial_seed(self.settings.seed, trial.trial_id))
         # What an interrupted run of this trial has logged.
         shutil.rmtree(self.settings.project / "tensorboard" / trial.trial_id, ignore_errors=True)
@@ -265,11 +266,12 @@ class Tuner(kt.Tuner):
             reason = printable(textwrap.shorten(f"{type(error).__name__}: {error}", 200))
             if common.is_storage_error(error):  # not the trial's fault: end the search, keep the trial for the next run
                 raise kt.errors.FatalRuntimeError(reason) from error
-            self.failure_file(trial).write_text(reason)
+            failure_file(self.settings.project, trial).write_text(reason)
             raise
 
     def on_trial_end(self, trial):
-        if workers.is_worker() and trial.status != "COMPLETED" and not self.failure_file(trial).exists():
+        has_reason = failure_file(self.settings.project, trial).exists()
+        if workers.is_worker() and trial.status != "COMPLETED" and not has_reason:
             # KerasTuner takes it for the trial's failure when it can't ask the chief how the trial went.
             raise workers.WorkerError(f"the chief at {workers.chief_address()} failed")
         super().on_trial_end(trial)

@@ -55,7 +55,8 @@ def check_settings(settings):
     """
     path = settings.project / "settings.json"
     trials = map(read_json, settings.project.glob("trial_[0-9]*/trial.json"))  # each has the settings as well
-    stored = read_json(path) or next(filter(None, (trial.get("settings") for trial in trials)), {})
+    found = read_json(path)
+    stored = found or next(filter(None, (trial.get("settings") for trial in trials)), {})
     if settings.precision == "auto":
         settings.precision = stored.get("precision") or common.fastest_precision()
     names = ("epochs", "batch_size", "patience", "seed", "precision", "train_images", "initial_points")
@@ -81,7 +82,7 @@ def check_settings(settings):
     if workers.is_worker() and not stored:
         raise common.BadInput(f"{path} can't be read: a worker needs the results folder of its chief")
     if not workers.is_worker():
-        if not read_json(path) and any(settings.project.iterdir()):
+        if not found and any(settings.project.iterdir()):
             print(f"{path} is missing or damaged: written anew")
         write_json(path, asked)
 

@@ -571,7 +571,7 @@ def test_a_chief_that_can_not_be_asked_is_not_the_trial_s_failure(finished, monk
     with pytest.raises(workers.WorkerError, match="the chief at 127.0.0.1:8000"):
         tuner.on_trial_end(trial)
     assert stored_trials(project)[0]["status"] == "COMPLETED"
-    tuner.failure_file(trial).write_text("no room")
+    search.failure_file(project, trial).write_text("no room")
     tuner.on_trial_end(trial)
     assert (stored_trials(project)[0]["status"], stored_trials(project)[0]["message"]) == ("FAILED", "no room")
 
