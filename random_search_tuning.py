@@ -4,37 +4,29 @@
     python random_search_tuning.py --max-trials 3 --train-images 4000     a quick look
 """
 
-import common  # first: it sets up TensorFlow before anything else imports it
+import tuning  # before common: it sets up TensorFlow
 
-import keras_tuner as kt
-
-import results
-import search
-import storage
+import common
 
 
-class RandomSearch(search.ResumableOracle, kt.oracles.RandomSearchOracle):
-    """Draws each trial's hyperparameters at random; kt.RandomSearch is a kt.Tuner with this oracle."""
+def main(options, project):
+    train, validation = common.load_train_data(options.train_images)
+    test = common.load_test_data()
 
-
-@common.command
-def main():
-    settings = common.argument_parser(__doc__).parse_args()
-    storage.open_project(settings, "fashion_mnist_cnn_random_search")
-    train, validation = common.load_train_data(settings.train_images)
-    test = common.load_test_data()  # already here: a damaged file is told before anything is trained
-
-    oracle = RandomSearch(
-        objective="val_accuracy",
-        max_trials=settings.max_trials,
-        seed=settings.seed,
-        hyperparameters=common.search_space(),
+    tuner = tuning.RandomSearch(
+        common.CNN(), objective="val_accuracy", max_trials=options.max_trials, seed=options.seed, project=project
     )
-    tuner = search.Tuner(oracle, common.CNN(settings), settings)
-    tuner.search(*train, validation_data=validation)
-
-    results.report(tuner, *test)
+    tuner.search(
+        *train,
+        validation_data=validation,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        callbacks=[common.early_stopping(options.patience)],
+    )
+    tuning.evaluate(tuner, *test, common.CLASS_NAMES)
 
 
 if __name__ == "__main__":
-    main()
+    parser = tuning.ArgumentParser(__doc__)
+    parser.add_number("--train-images", common.TRAIN_IMAGES, "use only the first N", 4, common.TRAIN_IMAGES)
+    tuning.run(main, parser, "fashion_mnist_cnn_random_search")

@@ -1,8 +1,4 @@
-"""The processes of a parallel search.
-
-KerasTuner's distributed engine does the work: one chief serves the oracle over gRPC, any number of workers run the
-trials. KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT tell a process who it is.
-"""
+"""The chief of a parallel search: it serves the oracle, starts workers on this machine, and notices lost ones."""
 
 import contextlib
 import logging
@@ -13,86 +9,17 @@ import sys
 import tempfile
 import threading
 import time
-from pathlib import Path
 
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what matters comes as a Python exception
-import grpc
-import keras_tuner as kt
-
-VARIABLES = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
-PARENT_WATCH = "TUNING_WORKER_ENDS_WITH_STDIN"  # set for the workers that run_chief() starts
-
-
-class WorkerError(kt.errors.FatalError):
-    """A worker and its chief can't work together; the text says why. Not the fault of the trial that it ends."""
-
-
-def is_chief():
-    """Whether this process is the chief of a parallel search."""
-    return "chief" in os.environ.get("KERASTUNER_TUNER_ID", "")
-
-
-def is_worker():
-    """Whether this process is a worker of a parallel search."""
-    return "KERASTUNER_TUNER_ID" in os.environ and not is_chief()
-
-
-def missing_variables():
-    """The names of KerasTuner's variables that are missing where some of them are set."""
-    missing = [name for name in VARIABLES if name not in os.environ]
-    return missing if len(missing) < len(VARIABLES) else []
-
-
-def chief_address():
-    """The chief's address, host:port."""
-    return f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
-
-
-def join_chief(seconds=40):
-    """Makes a worker wait until its chief answers, and end when it is gone, where KerasTuner would wait for an hour.
-
-    Raises:
-        WorkerError: the chief did not answer for so many seconds.
-    """
-    if PARENT_WATCH in os.environ:  # our standard input is a pipe that closes with the chief, whatever ended it
-        threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
-    with grpc.insecure_channel(chief_address()) as channel:
-        try:
-            grpc.channel_ready_future(channel).result(timeout=seconds)
-        except grpc.FutureTimeoutError:
-            raise WorkerError(
-                f"no chief answers at {chief_address()}: is it running, or at its end, and can this machine reach it?"
-            )
-    threading.Thread(target=_watch_chief, daemon=True).start()
-
-
-def _watch_chief(seconds=3):
-    # Less time than a new chief takes to start: it would know nothing of the trial that is at work here.
-    address = os.environ["KERASTUNER_ORACLE_IP"], int(os.environ["KERASTUNER_ORACLE_PORT"])
-    reached = time.monotonic()
-    while time.monotonic() - reached < seconds:
-        with contextlib.suppress(OSError), socket.create_connection(address, timeout=1):
-            reached = time.monotonic()
-        time.sleep(0.5)
-    with contextlib.suppress(OSError):  # nobody may be reading
-        os.write(2, f"{Path(sys.argv[0]).name}: the chief at {chief_address()} is gone\n".encode())
-    os._exit(1)
-
-
-@contextlib.contextmanager
-def asking_chief():
-    """Tells what goes wrong between a worker and its chief from what goes wrong in a trial."""
-    try:
-        yield
-    except grpc.RpcError as error:
-        raise WorkerError(f"the chief at {chief_address()} failed: {error.details()}") from error
+from tuning import process
+from tuning.workers import PARENT_WATCH, SILENT_SECONDS, VARIABLES, WorkerError, chief_address, heartbeat_file, is_chief
 
 
 class _LocalWorker:
-    """A worker on this machine; started again with the same name, it is given the trial that it left unfinished."""
+    """A worker on this machine; it is started again when something kills it."""
 
     def __init__(self, number, environment):
-        self.environment = os.environ | environment | {"KERASTUNER_TUNER_ID": f"tuner{number}", PARENT_WATCH: "1"}
+        self.name = f"tuner{number}"
+        self.environment = os.environ | environment | {"KERASTUNER_TUNER_ID": self.name, PARENT_WATCH: "1"}
         self.starts = 0
         self.start()
 
@@ -119,7 +46,7 @@ class _LocalWorker:
         if status:
             self.errors.seek(0)
             lines = self.errors.read().decode(errors="replace").split("\n")
-            reason = next(filter(None, reversed(lines)), "").removeprefix(f"{Path(sys.argv[0]).name}: ")
+            reason = next(filter(None, reversed(lines)), "").removeprefix(f"{process.program()}: ")
             raise WorkerError(f"a worker ended with exit status {status}: {reason}")
         return status == 0
 
@@ -158,11 +85,41 @@ class _Failures(logging.Handler):
             self.raised.append(record.exc_info[1])
 
 
-def run_chief(oracle, count, gpus, serve):
+class _Heartbeats:
+    """Finds the workers that are lost."""
+
+    def __init__(self, oracle, folder):
+        self.oracle, self.folder = oracle, folder
+        self.silent = {}  # by a worker's name: when its file was touched, and for how long that has not changed since
+        self.looked = time.monotonic()
+
+    def lost(self):
+        """The names of the workers that are silent for too long; their trials are missing again."""
+        now = time.monotonic()
+        # At most a second at a time: this process may have been suspended, and its workers with it.
+        passed, self.looked = min(now - self.looked, 1), now
+        names = []
+        for name in list(self.oracle.tuner_ids):
+            path = heartbeat_file(self.folder, name)
+            touched = None
+            with contextlib.suppress(OSError):
+                touched = path.stat().st_mtime_ns
+            before, seconds = self.silent.get(name, (touched, 0))
+            self.silent[name] = touched, seconds + passed if touched == before else 0
+            if self.silent[name][1] > SILENT_SECONDS:
+                path.unlink(missing_ok=True)
+                self.silent.pop(name)
+                self.oracle.lose_worker(name)
+                names.append(name)
+        return names
+
+
+def run(oracle, folder, count, gpus, serve):
     """Serves the oracle until every trial has ended.
 
     Args:
-        oracle: a ResumableOracle.
+        oracle: a RandomSearchOracle of tuning.oracles.
+        folder: that of the search.
         count: workers to start on this machine; none where this process was told by its environment to be a chief.
         gpus: how many GPUs the workers share.
         serve: starts KerasTuner's server; it would return up to 20 seconds after the last trial.
@@ -175,7 +132,9 @@ def run_chief(oracle, count, gpus, serve):
     if starts_workers:
         os.environ |= dict(zip(VARIABLES, ("chief", "127.0.0.1", "0")))
     os.environ["KERASTUNER_ORACLE_PORT"] = _free_port()  # 0: any that is free
-    failures = _Failures()
+    for path in folder.glob("worker_*.alive"):  # of an earlier run
+        path.unlink()
+    failures, heartbeats, local = _Failures(), _Heartbeats(oracle, folder), []
     logging.getLogger("grpc").addHandler(failures)
 
     def serve_or_tell():
@@ -187,19 +146,26 @@ def run_chief(oracle, count, gpus, serve):
     def wait():
         if failures.raised:
             raise failures.raised[0]
+        for name in heartbeats.lost():
+            for worker in local:
+                if worker.name == name:
+                    worker.process.kill()  # and it is started again
         time.sleep(0.2)
 
     threading.Thread(target=serve_or_tell, daemon=True).start()
     if starts_workers:
-        local = _start_workers(count, gpus)
+        local += _start_workers(count, gpus)
         try:
             while not all([worker.has_ended() for worker in local]):
                 wait()
         except WorkerError:
             wait()  # raises what the oracle raised, where that is the cause
             raise
+        finally:
+            for name in VARIABLES:  # what comes next is not parallel
+                del os.environ[name]
         return
-    while not oracle.all_handed_out or oracle.ongoing_trials:
+    while not oracle.is_finished:
         wait()
     farewell = time.monotonic() + 5
     while oracle.tuner_ids and time.monotonic() < farewell:  # let the other workers hear that there is no more to do
