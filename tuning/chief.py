@@ -35,20 +35,19 @@ class _LocalWorker:
             start_new_session=True,  # Ctrl-C is for the chief; its end is theirs
         )
 
-    def has_ended(self):
+    def check(self):
+        """Starts the worker again where something has killed it; raises WorkerError where it has failed."""
         status = self.process.poll()
         if status is not None and status < 0:
             if self.starts > 3:
                 raise WorkerError(f"a worker was killed {self.starts} times, by signal {-status}: too little memory?")
             print(f"A worker was killed by signal {-status}: its trial is run again")
             self.start()
-            return False
-        if status:
+        elif status:
             self.errors.seek(0)
             lines = self.errors.read().decode(errors="replace").split("\n")
             reason = next(filter(None, reversed(lines)), "").removeprefix(f"{process.program()}: ")
             raise WorkerError(f"a worker ended with exit status {status}: {reason}")
-        return status == 0
 
 
 def _start_workers(count, gpus):
@@ -146,6 +145,8 @@ def run(oracle, folder, count, gpus, serve):
     def wait():
         if failures.raised:
             raise failures.raised[0]
+        for worker in local:
+            worker.check()
         for name in heartbeats.lost():
             for worker in local:
                 if worker.name == name:
@@ -155,18 +156,19 @@ def run(oracle, folder, count, gpus, serve):
     threading.Thread(target=serve_or_tell, daemon=True).start()
     if starts_workers:
         local += _start_workers(count, gpus)
-        try:
-            while not all([worker.has_ended() for worker in local]):
-                wait()
-        except WorkerError:
-            wait()  # raises what the oracle raised, where that is the cause
-            raise
-        finally:
+    try:
+        while not oracle.is_finished:
+            wait()
+        farewell = time.monotonic() + 5
+        while oracle.tuner_ids and time.monotonic() < farewell:  # let the others hear that there is no more to do
+            wait()
+    except WorkerError as error:
+        raise next(iter(failures.raised), error)  # what the oracle raised is the cause
+    finally:
+        for worker in local:
+            worker.process.kill()
+            worker.process.wait()
+            heartbeat_file(folder, worker.name).unlink(missing_ok=True)
+        if starts_workers:
             for name in VARIABLES:  # what comes next is not parallel
                 del os.environ[name]
-        return
-    while not oracle.is_finished:
-        wait()
-    farewell = time.monotonic() + 5
-    while oracle.tuner_ids and time.monotonic() < farewell:  # let the other workers hear that there is no more to do
-        wait()

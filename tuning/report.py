@@ -163,7 +163,7 @@ def edge_hints(hp, value):
         return []
     place = hp.value_to_prob(value)  # on the hyperparameter's own scale, the range goes from 0 to 1
     margin = 0.02 if hp.step is None else (hp.value_to_prob(hp.max_value) - hp.value_to_prob(hp.min_value)) * 0.02
-    factor = 10 if hp.sampling == "log" else 2
+    factor = 10 if hp.sampling == "log" else 1.5
     ends = ("lower", hp.min_value, hp.min_value / factor), ("upper", hp.max_value, hp.max_value * factor)
     for end, limit, wider in ends:
         if wider != limit and abs(place - hp.value_to_prob(limit)) <= margin:
