@@ -1,20 +1,18 @@
 """The straightforward way, to measure against: a plain CNN, random search as in KerasTuner's guide, float32.
 
-    python benchmarks/reference.py --results-dir DIR [--max-trials 10] [--epochs 30] [--seed 1]
+    python benchmarks/reference.py --results-dir DIR [--max-trials 10] [--epochs 30] [--seed 1] [--without-pause]
 
-Keras' and KerasTuner's defaults wherever there is one, but for two settings of common.py: TensorFlow is deterministic,
-and memory does not grow from trial to trial. Ends with one line of JSON; benchmarks/speed.py runs it.
+Keras' and KerasTuner's defaults wherever there is one, but for what tuning/environment.py sets: TensorFlow is
+deterministic, and memory does not grow from trial to trial. With --without-pause, the same data come as datasets
+without autotuning (see common.dataset), all else is equal. It prints an epoch a line, and at the end one line of JSON;
+benchmarks/speed.py runs it.
 """
 
 import argparse
 import json
-import sys
-import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import common  # first: it sets up TensorFlow before anything else imports it
+import trainings  # first: it sets up TensorFlow
+import common
 
 import keras
 import keras_tuner as kt
@@ -38,52 +36,46 @@ def build_model(hp):
     return model
 
 
-class EpochTimes(keras.callbacks.Callback):
-    """The seconds of each epoch, validation included, one list for each trial."""
-
-    trials = []  # of the class: KerasTuner gives each trial a copy of its callbacks
-
-    def on_train_begin(self, logs=None):
-        self.trials.append([])
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.started = time.monotonic()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.trials[-1].append(time.monotonic() - self.started)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results-dir", required=True)
     parser.add_argument("--max-trials", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--train-images", type=int, default=common.TRAIN_IMAGES)
+    parser.add_argument("--without-pause", action="store_true")
     settings = parser.parse_args()
 
     keras.utils.set_random_seed(settings.seed)
-    (images, labels), validation = common.load_train_data()
+    (images, labels), validation = common.load_train_data(settings.train_images)
+    data = {"x": images, "y": labels, "batch_size": 128, "validation_data": validation}
+    if settings.without_pause:
+        data = {
+            "x": common.dataset(images, labels, 128, shuffle=True),
+            "validation_data": common.dataset(*validation, 128),
+            "shuffle": False,  # the dataset does
+        }
+    space = kt.HyperParameters()
+    common.CNN().build(space)
     tuner = kt.RandomSearch(
         build_model,
         objective="val_accuracy",
         max_trials=settings.max_trials,
         seed=settings.seed,
-        hyperparameters=common.search_space(),
+        hyperparameters=space,
         directory=settings.results_dir,
         project_name="reference",
     )
     tuner.search(
-        images,
-        labels,
-        batch_size=128,
+        **data,
         epochs=settings.epochs,
-        validation_data=validation,
-        callbacks=[keras.callbacks.EarlyStopping("val_loss", patience=3), EpochTimes()],
+        callbacks=[keras.callbacks.EarlyStopping("val_loss", patience=3), trainings.EpochTimes()],
         verbose=2,
     )
     test_accuracy = tuner.get_best_models()[0].evaluate(*common.load_test_data(), verbose=0)[1]
     val_accuracy = tuner.oracle.get_best_trials()[0].score
-    print(json.dumps({"epochs": EpochTimes.trials, "val_accuracy": val_accuracy, "test_accuracy": test_accuracy}))
+    epochs = trainings.EpochTimes.trainings
+    print(json.dumps({"epochs": epochs, "val_accuracy": val_accuracy, "test_accuracy": test_accuracy}))
 
 
 if __name__ == "__main__":

@@ -1,116 +1,119 @@
 """Time, accuracy and memory of this project's random search beside those of the straightforward one in reference.py.
 
-    python benchmarks/speed.py             the full searches, 10 trials each, one after the other
-    python benchmarks/speed.py --quick     one trial of three epochs each, twice, in alternating order: for the seconds
-                                           per epoch; the project's best model comes on top
+    python benchmarks/speed.py [--store speed.json]            the full searches, one after the other: about an hour
+    python benchmarks/speed.py --quick [--store quick.json]    two trials of four epochs each, twice, in alternating
+                                                               order: for the seconds per epoch
 
-Prints a Markdown table. Both try the same hyperparameters in the same order, so that trials can be compared one by one.
-Nothing else should run on the machine.
+Prints a Markdown table with a column each for the reference, the reference with datasets that can't pause, this project
+in one process, and this project with two workers. All try the same hyperparameters. Nothing else should run on the
+machine. Linux only.
 """
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from measuring import Rows, add_store, machine, run, search, table
 
-
-def run(command):
-    """Runs a command; returns the seconds it took, its peak memory in bytes and its output."""
-    with tempfile.TemporaryFile("w+") as output:
-        started = time.monotonic()
-        process = subprocess.Popen([sys.executable, *command], stdout=output, cwd=ROOT)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - started
-        output.seek(0)
-        if status:
-            sys.exit(f"{command[0]} failed with status {os.waitstatus_to_exitcode(status)}")
-        return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), output.read()
+PROGRAMS = {  # the options of each; those of reference.py have results of another form
+    "reference": ["reference.py"],
+    "reference without the pause": ["reference.py", "--without-pause"],
+    "this project": ["random_search_tuning.py"],
+    "this project, 2 workers": ["random_search_tuning.py", "--workers", "2"],
+}
+QUICK = ["--max-trials", "2", "--epochs", "4"]
 
 
-def run_reference(options):
-    """Runs reference.py; returns what table() compares."""
-    with tempfile.TemporaryDirectory() as folder:
-        seconds, memory, output = run(["benchmarks/reference.py", "--results-dir", folder, *options])
-    result = json.loads(output.splitlines()[-1])
-    seconds_in_fit = sum(map(sum, result["epochs"]))
-    model_val_accuracy = result["val_accuracy"]  # its best model is the best trial's
-    return result | {
-        "seconds": seconds, "memory": memory, "seconds_in_fit": seconds_in_fit, "model_val_accuracy": model_val_accuracy
-    }
-
-
-def run_project(options):
-    """Runs random_search_tuning.py; returns what table() compares."""
-    with tempfile.TemporaryDirectory() as folder:
-        seconds, memory, _ = run(["random_search_tuning.py", "--results-dir", folder, *options])
-        summary = json.loads(next(Path(folder).glob("*/summary.json")).read_text())
+def measure(program, options, round):
+    """Runs a program once; returns what the table shows of it."""
+    script, *own = PROGRAMS[program]
+    if script == "reference.py":
+        with tempfile.TemporaryDirectory() as folder:
+            seconds, peaks, output = run(f"benchmarks/{script}", *own, *options, "--results-dir", folder)
+        return {"seconds": seconds, "peaks": peaks} | json.loads(output.splitlines()[-1])
+    seconds, peaks, summary = search(script, *own, *options)
     return {
         "seconds": seconds,
-        "memory": memory,
-        "seconds_in_fit": summary["seconds_in_fit"],
+        "peaks": peaks,
         "epochs": [trial["curves"].get("seconds", []) for trial in summary["trials"]],  # none where a trial failed
         "val_accuracy": summary["best"]["val_accuracy"],
-        "model_val_accuracy": summary["best_model_training"]["val_accuracy"],
         "test_accuracy": summary["best"]["test_accuracy"],
+        "best_four_test_accuracy": summary["best_four"]["test_accuracy"],
+        "machine": machine(summary["hardware"], summary["versions"]),
     }
 
 
-def table(reference, project):
-    """The Markdown table; each argument is a list of runs."""
+def in_fit(row):
+    """The seconds of all epochs; with two workers, those of both."""
+    return sum(map(sum, row["epochs"]))
 
-    def mean(value):
-        return statistics.mean(map(value, reference)), statistics.mean(map(value, project))
 
+def above_floor(row):
+    """The seconds of the epochs above their trial's floor, a quartile, as the printed explanation says."""
+    total = 0
+    for trial in row["epochs"]:
+        epochs = sorted(trial[1:])
+        total += sum(max(0, seconds - epochs[len(epochs) // 4]) for seconds in epochs)
+    return total
+
+
+def report(columns):
+    """The table and the sentences below it; `columns` has a list of rows for each program."""
     rows = []
 
     def row(name, value, form, ratio=None):
-        theirs, ours = mean(value)
-        rows.append(f"| {name} | {form(theirs)} | {form(ours)} | {ratio(theirs, ours) if ratio else ''} |")
+        means = [statistics.mean(map(value, column)) for column in columns]
+        rows.append([name, *map(form.format, means)])
+        if ratio:
+            rows.append([ratio, *(f"{means[0] / mean:.2f}" for mean in means)])
+        return means
 
-    def times(theirs, ours):
-        return f"{theirs / ours:.2f}"
+    def epochs(each):
+        return sum(map(len, each["epochs"]))
 
-    row("seconds per search", lambda run: run["seconds"], "{:.0f}".format, times)
-    row("epochs in its trials", lambda run: sum(map(len, run["epochs"])), "{:.0f}".format, times)
-    row("seconds per epoch of a trial", lambda run: sum(map(sum, run["epochs"])) / sum(map(len, run["epochs"])),
-        "{:.2f}".format, times)
-    row("share of the time inside fit", lambda run: run["seconds_in_fit"] / run["seconds"], "{:.0%}".format)
-    row("best trial's validation accuracy", lambda run: run["val_accuracy"], "{:.4f}".format)
-    row("best model's validation accuracy", lambda run: run["model_val_accuracy"], "{:.4f}".format)
-    row("best model's test accuracy", lambda run: run["test_accuracy"], "{:.4f}".format)
-    row("peak memory, GB", lambda run: run["memory"] / 1e9, "{:.2f}".format, times)
-    ratios = [
-        statistics.mean(theirs) / statistics.mean(ours)
-        for one, other in zip(reference, project)
-        for theirs, ours in zip(one["epochs"], other["epochs"])
-        if theirs and ours
-    ]
-    rows.append(f"| seconds per epoch, trial by trial, the smallest ratio | | | {min(ratios):.2f} |")
-    return "\n".join(["| | reference | this project | ratio |", "| --- | --- | --- | --- |", *rows])
+    seconds = row("seconds per search", lambda each: each["seconds"], "{:.0f}", "times as fast as the reference")
+    counts = row("epochs", epochs, "{:.0f}")
+    row("seconds per epoch", lambda each: in_fit(each) / epochs(each), "{:.2f}", "times as fast an epoch")
+    processes = [max(1, len(column[0]["peaks"]) - 1) for column in columns]  # without the chief, which trains nothing
+    fits = [statistics.mean(in_fit(each) for each in column) for column in columns]
+    rows.append([
+        "share of the time inside fit", *(f"{a / b / c:.0%}" for a, b, c in zip(fits, seconds, processes))
+    ])
+    floors = row("seconds above the floor", above_floor, "{:.0f}")
+    row("best validation accuracy", lambda each: each["val_accuracy"], "{:.4f}")
+    row("test accuracy", lambda each: each["test_accuracy"], "{:.4f}")
+    fours = [statistics.mean(each["best_four_test_accuracy"] for each in column) for column in columns[2:]]
+    rows.append(["test accuracy of the best four together", "", "", *map("{:.4f}".format, fours)])
+    rows.append([
+        "peak memory of each process, GB",
+        *(", ".join(f"{max(peaks) / 1e9:.2f}" for peaks in zip(*(each["peaks"] for each in column)))
+          for column in columns),
+    ])
+    pause = floors[0] - floors[1] * counts[0] / counts[1]
+    return "\n\n".join([
+        table(["", *PROGRAMS], rows),
+        f"Two workers are {seconds[2] / seconds[3]:.2f} times as fast as one process.",
+        "The floor of a trial is the first quartile of its epochs' seconds, the first epoch left out. The reference "
+        f"has {floors[0]:.0f} s above it; as many epochs without the pause have {floors[0] - pause:.0f} s. So the "
+        f"pause is {pause:.0f} s, {pause / seconds[0]:.0%} of the reference's time.",
+    ])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
-    options = ["--max-trials", "1", "--epochs", "3"] if quick else []
-    reference, project = [run_reference(options)], [run_project(options)]
-    if quick:
-        project.append(run_project(options))
-        reference.append(run_reference(options))
-    import search  # only now: TensorFlow's memory and threads are not to weigh on what is measured
-
-    hardware = search.hardware()
-    print(f"{hardware['cpu']}, {hardware['cores']} cores; {', '.join(hardware['gpus']) or 'no GPU'}\n")
-    print(table(reference, project))
+    add_store(parser)
+    settings = parser.parse_args()
+    rows, options, orders = Rows(settings.store), [], [list(PROGRAMS)]
+    if settings.quick:
+        options, orders = QUICK, [list(PROGRAMS), list(PROGRAMS)[::-1]]
+    columns = {program: [] for program in PROGRAMS}
+    for round, order in enumerate(orders):
+        for program in order:
+            columns[program].append(rows.get(measure, program=program, options=options, round=round))
+    print(f"{columns['this project'][0]['machine']}\n")
+    print(report(list(columns.values())))
 
 
 if __name__ == "__main__":

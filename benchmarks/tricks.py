@@ -1,100 +1,148 @@
-"""What each trick of the network and of its training buys: the best model's training without it.
+"""What each trick of common.py buys: a trial of one fixed set of hyperparameters without it, with three seeds.
 
-    python benchmarks/tricks.py
+    python benchmarks/tricks.py [--store tricks.json]
 
-Prints a Markdown table for one fixed set of hyperparameters: accuracies on the validation images, mean and standard
-deviation over three seeds, and the seconds of the whole training. Nothing else should run on the machine.
+Prints a Markdown table: the best validation accuracy, the epochs until early stopping, and the median seconds of an
+epoch; of tricks that are about time alone, only the latter, of short trainings. About 90 minutes; nothing else should
+run on the machine.
 """
 
 import contextlib
-import statistics
-import sys
-import time
-from pathlib import Path
 from unittest import mock
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import common  # first: it sets up TensorFlow before anything else imports it
+import trainings  # first: it sets up TensorFlow
+import common
 
 import keras
+import tensorflow as tf
 
-HYPERPARAMETERS = {"units": 256, "dropout": 0.3, "learning_rate": 3e-3, "optimizer": "adam"}
-FASTER = HYPERPARAMETERS | {"learning_rate": 1e-2}
-SEEDS = (1, 2, 3)
+layers = keras.layers
+Sequential, Adam, dataset = keras.Sequential, keras.optimizers.Adam, common.dataset
+TIMING_EPOCHS = 6
 
-schedules = keras.optimizers.schedules
-Conv2D, CosineDecay = keras.layers.Conv2D, schedules.CosineDecay
+
+# --- Other networks: functions from common.py's list of layers to another one -----------------------------------------
+
+
+def without(kind):
+    return lambda network: [layer for layer in network if not isinstance(layer, kind)]
+
+
+def changed(layer, **config):
+    return type(layer).from_config(layer.get_config() | config)
+
+
+def with_padding(network):
+    return [changed(layer, padding="same") if isinstance(layer, layers.Conv2D) else layer for layer in network]
+
+
+def with_filters(*filters):
+    def edit(network):
+        left = list(filters)
+        return [
+            changed(layer, filters=left.pop(0)) if isinstance(layer, layers.Conv2D) else layer for layer in network
+        ]
+
+    return edit
+
+
+def without_normalization(network):
+    return [
+        changed(layer, use_bias=True) if isinstance(layer, layers.Conv2D) else layer
+        for layer in without(layers.BatchNormalization)(network)
+    ]
+
+
+def with_normalization_everywhere(network):
+    edited = []
+    for layer in network:
+        if isinstance(layer, layers.ReLU) and not isinstance(edited[-1], layers.BatchNormalization):
+            edited.append(layers.BatchNormalization())
+        edited.append(changed(layer, use_bias=False) if isinstance(layer, layers.Conv2D) else layer)
+    return edited
+
+
+def pooled_after_activation(network):
+    edited, pool = [], None
+    for layer in network:
+        if isinstance(layer, layers.MaxPooling2D):
+            pool = layer
+            continue
+        edited.append(layer)
+        if isinstance(layer, layers.ReLU):
+            edited.append(pool)
+    return edited
+
+
+def network(edit):
+    """The patch that has the network edited."""
+
+    def build(original):
+        edited = edit(original)
+        before, after = ([layer.get_config() for layer in each[1:]] for each in (original, edited))  # first: the input
+        assert before != after, "common.py has another network now"
+        return Sequential(edited)
+
+    return keras, "Sequential", build
+
+
+# --- Other ways to train ----------------------------------------------------------------------------------------------
 
 
 def nothing(*args, **kwargs):
-    return keras.layers.Identity()
+    return keras.callbacks.Callback()
 
 
-def with_bias(*args, use_bias, **kwargs):
-    return Conv2D(*args, **kwargs)
+def without_average(*args, use_ema, ema_momentum, **kwargs):
+    return Adam(*args, **kwargs)
 
 
-def more_filters(filters, *args, **kwargs):
-    return Conv2D({32: 48}.get(filters, filters), *args, **kwargs)
+def from_slices(images, labels, batch_size, shuffle=False):
+    data = tf.data.Dataset.from_tensor_slices((images, labels))
+    if shuffle:
+        data = data.shuffle(len(images))
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return data.batch(batch_size).prefetch(1).with_options(options)
 
 
-def without_warm_up(_, steps, alpha, warmup_target, warmup_steps):
-    return CosineDecay(warmup_target, steps + warmup_steps, alpha)
+class OneStepAtATime(Sequential):
+    def compile(self, *args, steps_per_execution, **kwargs):
+        super().compile(*args, **kwargs)
 
 
-ONE = (common, "FINAL_NETWORKS", 1)
-FAST_TRIAL = [ONE, (common, "FINAL_EPOCHS", common.TRIAL_EPOCHS), (sys.modules[__name__], "HYPERPARAMETERS", FASTER)]
 VARIANTS = {  # what to put in place of what
-    "one network": [ONE],
-    "without flips": [ONE, (keras.layers, "RandomFlip", nothing)],
-    "without normalisation": [
-        ONE, (keras.layers, "BatchNormalization", nothing), (keras.layers, "Conv2D", with_bias)
+    "as it is": [],
+    "without RandomFlip": [network(without(layers.RandomFlip))],
+    "without RandomErasing": [network(without(layers.RandomErasing))],
+    "second convolution with padding": [network(with_padding)],
+    "16, 32, 96 filters": [network(with_filters(16, 32, 96))],
+    "16, 48, 96 filters": [network(with_filters(16, 48, 96))],
+    "32, 64, 128 filters": [network(with_filters(32, 64, 128))],
+    "no BatchNormalization": [network(without_normalization)],
+    "BatchNormalization in all blocks": [network(with_normalization_everywhere)],
+    "activation before pooling": [network(pooled_after_activation)],
+    "no average of weights": [
+        (keras.optimizers, "Adam", without_average), (keras.callbacks, "SwapEMAWeights", nothing)
     ],
-    "without warming up": [ONE, (schedules, "CosineDecay", without_warm_up)],
-    "8 epochs instead of 12": [ONE, (common, "FINAL_EPOCHS", 8)],
-    "16, 48, 96 filters": [ONE, (keras.layers, "Conv2D", more_filters)],
-    "four networks": [],
-    "4 epochs with a learning rate of 0.01": FAST_TRIAL,
-    "the same without warming up": [*FAST_TRIAL, (schedules, "CosineDecay", without_warm_up)],
+    "constant learning rate": [(keras.callbacks, "ReduceLROnPlateau", nothing)],
+    "min_delta 0": [(common, "MIN_DELTA", 0)],
+}
+TIME_ONLY = {
+    "steps_per_execution 1": [(keras, "Sequential", OneStepAtATime)],
+    "from_tensor_slices": [(common, "dataset", from_slices)],
+    "validation batches of 128": [
+        (common, "dataset", lambda images, labels, batch_size, **options: dataset(images, labels, 128, **options))
+    ],
 }
 
 
-def measure(variant, seed, train, validation):
-    """Trains one variant.
-
-    Returns:
-        The validation accuracy of one network (the mean of them), that of the best model made of them, and the seconds
-        that their training took.
-    """
-    cnn = common.CNN(common.argument_parser("").parse_args(["--precision", common.fastest_precision()]))
+def train(name, seed):
     with contextlib.ExitStack() as stack:
-        for place in variant:
+        for place in (VARIANTS | TIME_ONLY)[name]:
             stack.enter_context(mock.patch.object(*place))
-        hp = common.search_space()
-        hp.values = dict(HYPERPARAMETERS)
-        keras.utils.set_random_seed(seed)
-        started = time.monotonic()
-        ensemble, curves = cnn.train_final(hp, *train, validation_data=validation)
-        seconds = time.monotonic() - started
-    _, accuracy = common.average(ensemble, "variant").evaluate(*validation, batch_size=1000, verbose=0)
-    return curves["val_accuracy"][-1], accuracy, seconds
-
-
-def main():
-    train, validation = common.load_train_data()
-    rows = []
-    for name, variant in VARIANTS.items():
-        ones, bests, seconds = zip(*(measure(variant, seed, train, validation) for seed in SEEDS))
-        cells = [f"{statistics.mean(each):.4f} ± {statistics.stdev(each):.4f}" for each in (ones, bests)]
-        rows.append(f"| {name} | {' | '.join(cells)} | {statistics.mean(seconds):.0f} |")
-    print(f"\n{HYPERPARAMETERS}, {common.FINAL_EPOCHS} epochs, {len(SEEDS)} seeds\n")
-    print(
-        "| | one network, one image | all networks, with the mirror image | seconds |\n| --- | --- | --- | --- |",
-        *rows,
-        sep="\n",
-    )
+        return trainings.train(seed, epochs=TIMING_EPOCHS if name in TIME_ONLY else None)
 
 
 if __name__ == "__main__":
-    main()
+    trainings.compare(__doc__, VARIANTS | TIME_ONLY, train, time_only=TIME_ONLY)

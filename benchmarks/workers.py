@@ -1,69 +1,35 @@
-"""What --workers 2 gains over one: trials per hour of the same random search, and the memory of each process.
+"""What --workers 2 gains over one: trials per hour of the same search, and the memory of each process.
 
-    python benchmarks/workers.py [--max-trials 10]
+    python benchmarks/workers.py [--script random_search_tuning.py] [--epochs 4] [--max-trials 10]
 
-Prints a Markdown table. Linux only: it reads /proc. Nothing else should run on the machine.
+Prints a Markdown table. With few epochs all trials take the same time, so that no worker waits for the other at the
+end; the full search is in speed.py. About 8 minutes; nothing else should run on the machine. Linux only.
 """
 
 import argparse
-import subprocess
-import sys
-import tempfile
-import threading
-import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def peak_memory(pid):
-    """The peak resident memory of a running process in bytes."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
-
-
-def watch(process, peaks):
-    """Keeps the peak memory of a process and of those that it started, by process id, until it ends."""
-    while process.poll() is None:
-        try:
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            for pid in (process.pid, *map(int, children)):
-                peaks[pid] = peak_memory(pid)
-        except (OSError, StopIteration):  # it has just ended
-            pass
-        time.sleep(0.5)
-
-
-def measure(workers, max_trials):
-    """Runs a search; returns the seconds until its last trial has ended and the peak memory of each process."""
-    with tempfile.TemporaryDirectory() as folder:
-        # The trials are those of the full search; the best model's training, which is not shared, is cut short.
-        options = ["--workers", workers, "--max-trials", max_trials, "--epochs", 4, "--results-dir", folder]
-        command = [sys.executable, ROOT / "random_search_tuning.py", *map(str, options)]
-        started, peaks = time.monotonic(), {}
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        threading.Thread(target=watch, args=(process, peaks)).start()
-        for line in process.stdout:
-            if line.startswith("Best model"):
-                break
-        seconds = time.monotonic() - started
-        process.communicate()
-        if process.returncode:
-            sys.exit(f"the search failed with status {process.returncode}")
-    return seconds, peaks
+from measuring import machine, search, table
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--script", default="random_search_tuning.py")
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--max-trials", type=int, default=10)
-    max_trials = parser.parse_args().max_trials
-    print("| workers | trials per hour | peak memory of each process, GB |\n| --- | --- | --- |")
-    rates = []
+    settings, others = parser.parse_known_args()  # the others are the script's
+    options = ["--epochs", settings.epochs, "--max-trials", settings.max_trials, *others]
+    rows, rates, scores = [], [], []
     for workers in (1, 2):
-        seconds, peaks = measure(workers, max_trials)
-        rates.append(max_trials / seconds * 3600)
-        print(f"| {workers} | {rates[-1]:.1f} | {', '.join(f'{peak / 1e9:.2f}' for peak in peaks.values())} |")
-    print(f"\nTwice the workers, {rates[1] / rates[0]:.2f} times the trials per hour")
+        seconds, peaks, summary = search(settings.script, "--workers", workers, *options)
+        rates.append(settings.max_trials / seconds * 3600)
+        scores.append([trial["val_accuracy"] for trial in summary["trials"]])
+        memory = ", ".join(f"{peak / 1e9:.2f}" for peak in peaks)
+        rows.append([workers, f"{rates[-1]:.1f}", memory, f"{summary['best']['val_accuracy']:.4f}"])
+    print(f"{machine(summary['hardware'], summary['versions'])}\n\n{settings.script}, {settings.epochs} epochs\n")
+    print(table(["workers", "trials per hour", "peak memory of each process, GB", "best validation accuracy"], rows))
+    same = sum(one == other for one, other in zip(*scores))
+    print(f"\nTwice the workers, {rates[1] / rates[0]:.2f} times the trials per hour; {same} of the "
+          f"{len(scores[0])} trials have the same validation accuracy, digit for digit")
 
 
 if __name__ == "__main__":

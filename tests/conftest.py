@@ -1,13 +1,16 @@
 """What the tests share: pytest loads it first, so that the repository's modules can be imported from anywhere."""
 
+import contextlib
 import csv
 import functools
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import filelock
 import pytest
@@ -18,6 +21,11 @@ os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+import tuning  # isort: skip (first: it sets up TensorFlow)
+
+import common
+from tuning.project import Project
 
 RANDOM, BAYESIAN = "random_search_tuning.py", "bayesian_tuning.py"
 FOLDERS = {RANDOM: "fashion_mnist_cnn_random_search", BAYESIAN: "fashion_mnist_cnn_bayesian_optimization"}
@@ -62,9 +70,44 @@ def trial_rows(project):
         return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
 
 
+def parser(script):
+    """A script's own parser of its command line."""
+    with mock.patch("tuning.run") as run:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    return run.call_args.args[1]
+
+
+@contextlib.contextmanager
+def open_tuner(script, results_dir, *options, hypermodel=None):
+    """Yields a tuner as a script makes it, with the SMALL options and these; the search's folder is ours meanwhile."""
+    options = parser(script).parse_args([*SMALL, "--results-dir", str(results_dir), *map(str, options)])
+    arguments = {"objective": "val_accuracy", "max_trials": options.max_trials, "seed": options.seed}
+    if script == BAYESIAN:
+        arguments["num_initial_points"] = options.initial_points
+    tuner = {RANDOM: tuning.RandomSearch, BAYESIAN: tuning.BayesianOptimization}[script]
+    with Project(options, FOLDERS[script]) as project:
+        yield tuner(hypermodel or common.CNN(), project=project, **arguments)
+
+
+def end_trial(oracle, trial, score):
+    """Ends a trial that was not trained."""
+    oracle.update_trial(trial.trial_id, {"val_accuracy": score, "seconds": 1.0})
+    trial.status = "COMPLETED"
+    oracle.end_trial(trial)
+
+
+def end_all_trials(oracle, score):
+    """Hands out all trials that are left, and ends each with the score(trial), without training; returns them."""
+    trials = []
+    while (trial := oracle.create_trial("tuner0")).status == "RUNNING":
+        trials.append(trial)
+        end_trial(oracle, trial, score(trial))
+    return trials
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c():
-    """Lets pytest end what it has started, where common.py's own handler would end pytest at once."""
+    """Lets pytest end what it has started, where tuning's own handler would end pytest at once."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -116,7 +116,8 @@ class Project:
         """
         path, tuner = self.folder / "settings.json", self.folder / "tuner0.json"  # of KerasTuner itself
         found = read_json(path)
-        trials = [read_json(path) for folder in self.trial_folders() if (path := folder / "trial.json").exists()]
+        files = [folder / "trial.json" for folder in self.trial_folders()]
+        trials = [read_json(file) for file in files if file.exists()]
         stored = found or next((trial["settings"] for trial in trials if "settings" in trial), {})  # in case it is lost
         precision = self.options.precision
         if precision == "auto":
