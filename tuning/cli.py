@@ -95,7 +95,7 @@ def run(main, parser, project_name):
         known = ImportError, tf.errors.OpError, kt.errors.FatalError
         if not (process.is_storage_error(error) or isinstance(error, known)):
             raise
-        status, line = 1, f"{process.first_line(error).rstrip('.')}. {process.resume_hint()}"
+        status, line = 1, f"{process.one_line(error).rstrip('.')}. {process.resume_hint()}"
     line = f"{process.program()}: {line}"
     if process.IN_NOTEBOOK:
         print(line, file=sys.stderr)

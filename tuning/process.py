@@ -74,6 +74,8 @@ def is_storage_error(error):
     return isinstance(error, OSError) or any(reason in str(error) for reason in reasons)
 
 
-def first_line(error):
-    """An exception's text up to its first line break, or its type where it has no text."""
+def one_line(error):
+    """An exception's text up to its first line break; the system's own words where it has an error number."""
+    if isinstance(error, OSError) and error.errno:  # HDF5 buries them in a page of text
+        return os.strerror(error.errno) + (f": {error.filename}" if error.filename else "")
     return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -141,10 +141,9 @@ class Tuner(kt.Tuner):
         except kt.errors.FatalError:
             raise
         except Exception as error:
-            reason = printable(textwrap.shorten(f"{type(error).__name__}: {error}", 200))
             if process.is_storage_error(error) or isinstance(error, ImportError):  # not the trial's fault
-                raise kt.errors.FatalRuntimeError(reason) from error
-            failure.write_text(reason)
+                raise kt.errors.FatalRuntimeError(process.one_line(error)) from error
+            failure.write_text(printable(textwrap.shorten(f"{type(error).__name__}: {error}", 200)))
             raise
 
     def on_epoch_begin(self, trial, model, epoch, logs=None):
