@@ -217,7 +217,7 @@ def test_a_model_s_file_holds_weights_and_nothing_that_only_training_needs(folde
 @pytest.mark.parametrize("objective, order", [(MAX, [2, 3, 1, 4]), (MIN, [1, 3, 2, 4])])
 def test_trials_are_ranked_best_first_and_even_the_worst_before_a_failed_one(objective, order):
     values = {1: 0.0, 2: 0.5, 3: 0.1, 4: None}
-    records = [record(trial, value, **{objective.name: value}) for trial, value in values.items()]
+    records = [{"trial": trial, objective.name: value} for trial, value in values.items()]
     assert [each["trial"] for each in report.best_first(records, objective)] == order
 
 
@@ -245,11 +245,11 @@ def test_table_of_a_random_search_does_not_say_who_proposed():
 
 
 @pytest.mark.parametrize("name, value, hint", [
-    ("units", 512, "units, 512, is at the upper end of its range: a wider one, to 1.02e+03"),
-    ("units", 64, "units, 64, is at the lower end of its range: a wider one, to 32"),
+    ("units", 512, "units, 512, is at the upper end of its range: a wider one, to 768"),
+    ("units", 64, "units, 64, is at the lower end of its range: a wider one, to 4"),
     ("units", 480, None),
-    ("dropout", 0.1, "dropout, 0.1, is at the lower end of its range: a wider one, to 0.05"),
-    ("dropout", 0.5, "dropout, 0.5, is at the upper end of its range: a wider one, to 1"),
+    ("dropout", 0.1, "dropout, 0.1, is at the lower end of its range: a wider one, to 0.0667"),
+    ("dropout", 0.5, "dropout, 0.5, is at the upper end of its range: a wider one, to 0.75"),
     ("dropout", 0.4, None),
     ("learning_rate", 0.0099, "learning_rate, 0.0099, is at the upper end of its range: a wider one, to 0.1"),
     ("learning_rate", 0.000101, "learning_rate, 0.000101, is at the lower end of its range: a wider one, to 1e-05"),

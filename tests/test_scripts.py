@@ -286,6 +286,14 @@ def test_bad_input_gets_one_line_and_status_2_before_any_training(tmp_path, run,
     assert_one_line(process.stderr, named)
 
 
+def test_there_are_no_more_workers_than_trials(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(tuning.chief, "run", lambda oracle, folder, count, gpus, serve: started.append(count))
+    with open_tuner(RANDOM, tmp_path, "--workers", 100) as tuner:
+        tuner.search(validation_data=None)
+    assert started == [TRIALS]
+
+
 def test_a_results_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / FOLDERS[RANDOM] / "search.pid").mkdir(parents=True)  # in the way of the first file to be written
     for folder in ("/proc/nowhere", tmp_path):

@@ -166,6 +166,7 @@ def edge_hints(hp, value):
     factor = 10 if hp.sampling == "log" else 1.5
     ends = ("lower", hp.min_value, hp.min_value / factor), ("upper", hp.max_value, hp.max_value * factor)
     for end, limit, wider in ends:
+        wider = round(wider) if isinstance(limit, int) else wider
         if wider != limit and abs(place - hp.value_to_prob(limit)) <= margin:
             return [
                 f"Hint: the best {hp.name}, {short(value)}, is at the {end} end of its range: "
