@@ -79,3 +79,11 @@ def one_line(error):
     if isinstance(error, OSError) and error.errno:  # HDF5 buries them in a page of text
         return os.strerror(error.errno) + (f": {error.filename}" if error.filename else "")
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _report_unraisable(unraisable):
+    if not is_storage_error(unraisable.exc_value):
+        sys.__unraisablehook__(unraisable)
+
+
+sys.unraisablehook = _report_unraisable  # on a full disk, HDF5 fails again while it closes its file
