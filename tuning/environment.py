@@ -30,13 +30,12 @@ logging.getLogger("matplotlib").setLevel(logging.ERROR)
 _before = {name: os.environ.get(name) for name in ("KERAS_HOME", "XDG_CONFIG_HOME")}
 with process.stderr_off(), tempfile.TemporaryDirectory() as _empty:
     os.environ |= dict.fromkeys(_before, _empty)
+    with contextlib.chdir(_empty):
+        import matplotlib  # before Keras, which imports it as well
     import keras
     import keras_tuner as kt
     import numpy as np
     import tensorflow as tf
-
-    with contextlib.chdir(_empty):
-        import matplotlib
 for _name, _value in _before.items():
     del os.environ[_name]
     if _value is not None:

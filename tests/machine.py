@@ -1,0 +1,46 @@
+"""What tests need to know of the machine they run on."""
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import tuning  # isort: skip (first: it sets up TensorFlow)
+
+import common
+import pytest
+
+
+@functools.cache
+def data_folder():
+    """The folder in which this machine has the four files of the data set."""
+    common.load_test_data(), common.load_train_data(4)  # fetches them where they are missing
+    folders = common.keras_cache(), Path("/usr/share") / common.FOLDER
+    return next(folder for folder in folders if (folder / "t10k-labels-idx1-ubyte.gz").exists())
+
+
+def as_nobody():
+    """The start of a command line that is run by a user without a name, a home and rights of his own.
+
+    He may read everything, or he could not use a Python that lies in somebody's home directory.
+    """
+    rights = "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"
+    prefix = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", *rights, "env", "--unset=HOME"]
+    try:
+        subprocess.run([*prefix, sys.executable, "-c", ""], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"another user's process can't be started here ({error})")
+    return prefix
+
+
+def at_work(folder, script):
+    """The ids of the processes of a script whose working directory is the folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if Path(os.readlink(path / "cwd")) == folder and script.encode() in (path / "cmdline").read_bytes():
+                found.append(int(path.name))
+        except OSError:  # it has ended meanwhile
+            pass
+    return found
