@@ -1,15 +1,13 @@
 """What the README says was measured: its figures are those of the committed files in benchmarks/."""
 
 import re
-import statistics
 import sys
 import textwrap
 
 import keras_tuner as kt
-import pytest
 from conftest import ROOT
 
-from tuning import comparison, report
+from tuning import report
 
 sys.path.append(str(ROOT / "benchmarks"))  # last: it has a workers.py of its own
 import study
@@ -45,34 +43,35 @@ def shown(lines):
     return textwrap.indent("\n".join(lines), "    ") in README
 
 
-@pytest.mark.parametrize("strategy", study.SCRIPTS)
-def test_the_outputs_shown_are_those_of_the_searches_with_seed_1(strategy):
-    ranking = report.best_first(summary(strategy)["trials"], OBJECTIVE)
+def test_the_output_shown_is_that_of_the_search_with_seed_1():
+    ranking = report.best_first(summary("random search")["trials"], OBJECTIVE)
     assert shown(report.trials_table(ranking, OBJECTIVE))
-    assert shown(report.result_lines(summary(strategy)))
+    assert shown(report.result_lines(summary("random search")))
 
 
-def test_the_searches_side_by_side_are_those_with_seed_1():
-    lines = comparison.comparison_table([summary(strategy) for strategy in study.SCRIPTS])
-    assert "\n".join(f"    {line}".rstrip() for line in lines) in README
-
-
-def test_the_first_table_has_what_was_published_and_the_means_of_the_searches():
+def test_the_first_table_has_what_was_published_and_the_search_with_seed_1():
     rows = [line for line in MEASURED["published"].splitlines() if line.startswith("|")]
     assert rows and all(row in README for row in rows)
-    searches = [row for row in SEARCHES if row["strategy"] == "random search"]
-    for model, name in (("one network", "test_accuracy"), ("best four together", "best_four_test_accuracy")):
-        accuracy = statistics.mean(row[name] for row in searches)
-        assert re.search(rf"random_search_tuning\.py`, .*{model}.*mean of {len(searches)} seeds \| {accuracy:.4f} \|", README)
+    search, = study.of(SEARCHES, "random search", 1)
+    minutes = f"{search['seconds'] / 60:.0f} min"
+    assert f"seed 1: best model, one network | {search['test_accuracy']:.4f} | {minutes} |" in README
+    assert f"best four trials together | {search['best_four_test_accuracy']:.4f} |" in README
+
+
+def test_the_short_trials_rank_as_is_said():
+    text = study.short_trials(study.of(TRIALS, "random search", 1))
+    correlation = re.search(r"correlation of (0\.\d\d)", text)[1]
+    assert f"have another order (rank correlation {correlation})" in PROSE
+    short, full = zip(*study.pairs(study.of(TRIALS, "random search", 1)))
+    ranks = [[[row["trial"] for row in report.best_first(rows, OBJECTIVE)].index(trial) + 1 for trial in (4, 6)]
+             for rows in (short, full)]
+    assert ranks == [[2, 3], [7, 8]]
 
 
 def test_every_accuracy_is_in_a_committed_measurement():
     measured = "".join(MEASURED.values())
     for row in (*SEARCHES, *TRIALS):
         measured += "".join(f"{value:.4f} " for name, value in row.items() if name.endswith("accuracy") and value)
-    for strategy in study.SCRIPTS:
-        for name in ("test_accuracy", "best_four_test_accuracy"):
-            measured += f"{statistics.mean(row[name] for row in SEARCHES if row['strategy'] == strategy):.4f} "
     accuracies = set(re.findall(r"\b0\.\d{4}\b", README))
     assert len(accuracies) > 5 and accuracies <= set(re.findall(r"\b0\.\d{4}\b", measured))
 
