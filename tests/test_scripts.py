@@ -212,6 +212,13 @@ def test_the_first_ten_trials_are_what_keras_tuner_s_process_proposes(tmp_path, 
         assert ended[number].hyperparameters.values == keras_tuner_s.populate_space(str(number))["values"]
 
 
+@pytest.mark.parametrize("max_trials", [4, 5])
+def test_a_bayesian_search_whose_trials_are_all_random_says_so(tmp_path, capsys, max_trials):
+    with open_tuner(BAYESIAN, tmp_path, "--max-trials", max_trials):
+        text = "All trials are random: the Gaussian process proposes from trial 5 on"
+        assert (text in capsys.readouterr().out) == (max_trials == 4)
+
+
 def best_in_a_corner(trial):
     """A score whose optimum KerasTuner's process proposes again and again: 11 of 40 trials would differ."""
     units, dropout, learning_rate, _ = trial.hyperparameters.values.values()

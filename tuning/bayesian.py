@@ -25,6 +25,11 @@ class BayesianOptimizationOracle(RandomSearchOracle):
         super().__init__(project, **options)
         self.num_initial_points = num_initial_points
 
+    def restore(self):
+        super().restore()
+        if self.max_trials <= self.num_initial_points:
+            print(f"All trials are random: the Gaussian process proposes from trial {self.num_initial_points + 1} on")
+
     def is_random(self, trial):
         return trial.hyperparameters.values == self.draw(self.seeds(trial.trial_id)[0])
 

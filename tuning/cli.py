@@ -80,6 +80,8 @@ def run(main, parser, project_name):
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
     if process.IN_NOTEBOOK:
         process.STARTED = time.monotonic()  # not the first search of this process, maybe
+    else:
+        process.ignore_uncaught_storage_errors()
     try:
         options = parser.parse_args()
         with Project(options, project_name) as project:

@@ -81,9 +81,8 @@ def one_line(error):
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def _report_unraisable(unraisable):
-    if not is_storage_error(unraisable.exc_value):
-        sys.__unraisablehook__(unraisable)
-
-
-sys.unraisablehook = _report_unraisable  # on a full disk, HDF5 fails again while it closes its file
+def ignore_uncaught_storage_errors():
+    """Lets Python print nothing of them: on a full disk, HDF5 fails again while it closes its file."""
+    report, report_unraisable = sys.excepthook, sys.unraisablehook
+    sys.excepthook = lambda kind, error, where: is_storage_error(error) or report(kind, error, where)
+    sys.unraisablehook = lambda found: is_storage_error(found.exc_value) or report_unraisable(found)
