@@ -25,7 +25,7 @@ CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", 
 class CNN(kt.HyperModel):
     """A CNN from raw images, shape (n, 28, 28), values 0 to 255, to class probabilities, shape (n, 10).
 
-    The figures are mean validation accuracies, or seconds an epoch; see benchmarks/tricks.md.
+    benchmarks/tricks.py measures what each choice in it buys.
     """
 
     def build(self, hp):
@@ -91,7 +91,7 @@ def dataset(images, labels, batch_size, shuffle=False):
     """Batches of images and labels, anew for each epoch, as a tf.data.Dataset.
 
     It has no autotuning, unlike the datasets that Keras makes of arrays: after about every fourth epoch, Keras waits
-    for the autotuning thread, for up to 10 seconds (benchmarks/pause.md). With `shuffle`, each
+    for the autotuning thread, for up to 10 seconds (benchmarks/pause.py). With `shuffle`, each
     epoch has another order, which depends on TensorFlow's random seed.
     """
     images, labels = tf.constant(images), tf.constant(labels)

@@ -48,7 +48,7 @@ tf.get_logger().setLevel("ERROR")  # it warns of a graph for each trial, which i
 tf.config.experimental.enable_op_determinism()
 
 # Private, and the only way: to sum the gradients of several devices, TensorFlow registers a function for good, and with
-# it the graph of each training: 16 MB a trial (benchmarks/memory.md). One device has nothing to sum.
+# it the graph of each training: 16 MB a trial (benchmarks/memory.py). One device has nothing to sum.
 keras.optimizers.Optimizer._all_reduce_sum_gradients = lambda self, grads_and_vars: grads_and_vars
 
 for _gpu in tf.config.list_physical_devices("GPU"):  # several processes may share it
