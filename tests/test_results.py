@@ -19,7 +19,7 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from tuning import comparison, figures, report, text
-from tuning.files import read_json, write_json
+from tuning.files import write_json
 
 PICTURES = ("progress", "hyperparameters", "learning_curves", "confusion_matrix", "mistakes")
 MAX = kt.Objective("val_accuracy", "max")
