@@ -16,6 +16,7 @@ import common
 
 import keras
 import keras_tuner as kt
+import tensorflow as tf
 
 
 def build_model(hp):
@@ -46,6 +47,7 @@ def main():
     parser.add_argument("--without-pause", action="store_true")
     settings = parser.parse_args()
 
+    tf.config.threading.set_intra_op_parallelism_threads(0)  # TensorFlow's default: as many as there are cores
     keras.utils.set_random_seed(settings.seed)
     (images, labels), validation = common.load_train_data(settings.train_images)
     data = {"x": images, "y": labels, "batch_size": 128, "validation_data": validation}

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 
-from tuning import process
+from tuning import environment, process
 from tuning.workers import PARENT_WATCH, SILENT_SECONDS, VARIABLES, WorkerError, chief_address, heartbeat_file, is_chief
 
 
@@ -52,8 +52,8 @@ class _LocalWorker:
 
 def _start_workers(count, gpus):
     """Starts workers that share the cores, or take one GPU each."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # no such on macOS
-    share = {"TF_NUM_INTRAOP_THREADS": os.environ.get("TF_NUM_INTRAOP_THREADS", str(max(1, cores // count)))}
+    threads = str(max(1, environment.cores() // count))
+    share = {"TF_NUM_INTRAOP_THREADS": os.environ.get("TF_NUM_INTRAOP_THREADS", threads)}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
     return [
         _LocalWorker(number, share | ({"CUDA_VISIBLE_DEVICES": visible[number % gpus]} if gpus else {}))
