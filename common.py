@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 TRAIN_IMAGES, VALIDATION_IMAGES = 48_000, 12_000
-MIN_DELTA = 0.001  # a smaller gain of validation accuracy is none: its standard error with 12,000 images is 0.0024
+MIN_DELTA = 0.001  # a smaller gain of validation accuracy is chance: its standard error on 12,000 images is 0.0024
 CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
@@ -40,7 +40,9 @@ class CNN(kt.HyperModel):
             layers.Reshape((28, 28, 1)),
             layers.Rescaling(1 / 255),
             layers.RandomFlip("horizontal"),
-            layers.RandomErasing(0.5, scale=(0.02, 0.1), fill_value=0.0, value_range=(0, 1), dtype="float32"),
+            layers.RandomErasing(  # it fails in float16
+                0.5, scale=(0.02, 0.1), fill_value=0.0, value_range=(0, 1), dtype="float32"
+            ),
             # Pooled before the activation: all that follows handles a quarter of the values.
             layers.Conv2D(16, 3, padding="same"),
             layers.MaxPooling2D(),
@@ -50,7 +52,7 @@ class CNN(kt.HyperModel):
             layers.ReLU(),
             layers.Conv2D(128, 3, padding="same", use_bias=False),
             layers.MaxPooling2D(),
-            layers.BatchNormalization(),  # in the first blocks it costs more than it gains
+            layers.BatchNormalization(),  # in all blocks, a step would take half as long again
             layers.ReLU(),
             layers.Flatten(),
             layers.Dense(units, activation="relu"),
@@ -71,7 +73,7 @@ class CNN(kt.HyperModel):
     def fit(self, hp, model, images, labels, validation_data, batch_size, callbacks, **kwargs):
         """Trains one trial; takes the arguments of keras.Model.fit and returns what it returns."""
         callbacks = [
-            # First: KerasTuner's checkpoint, the last of them, is to hold the averaged weights.
+            # Before the callback that KerasTuner adds, which saves the best epoch: it has to save the averaged weights.
             keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
             # The tuned learning rate is the first one; it falls whenever the validation accuracy has not improved.
             keras.callbacks.ReduceLROnPlateau("val_accuracy", factor=0.3, patience=1, min_delta=MIN_DELTA),
@@ -83,16 +85,15 @@ class CNN(kt.HyperModel):
 
 
 def early_stopping(patience):
-    """Ends a trial after so many epochs without a better validation accuracy."""
+    """Ends a trial after so many epochs without a validation accuracy that is better by MIN_DELTA."""
     return keras.callbacks.EarlyStopping("val_accuracy", patience=patience, min_delta=MIN_DELTA)
 
 
 def dataset(images, labels, batch_size, shuffle=False):
     """Batches of images and labels, anew for each epoch, as a tf.data.Dataset.
 
-    It has no autotuning, unlike the datasets that Keras makes of arrays: after about every fourth epoch, Keras waits
-    for the autotuning thread, for up to 10 seconds (benchmarks/pause.py). With `shuffle`, each
-    epoch has another order, which depends on TensorFlow's random seed.
+    It has no autotuning, unlike the datasets that Keras makes of arrays: for its thread, Keras waits up to 10 seconds
+    after some epochs (benchmarks/pause.py). With `shuffle`, each epoch's order depends on TensorFlow's random seed.
     """
     images, labels = tf.constant(images), tf.constant(labels)
     indices = tf.data.Dataset.range(len(images))
@@ -117,9 +118,8 @@ def load_train_data(train_images=TRAIN_IMAGES):
         OSError: the data can't be had, or they are damaged.
     """
     images, labels = read_idx("train-images-idx3-ubyte"), read_idx("train-labels-idx1-ubyte")
-    train = slice(train_images)
     validation = slice(TRAIN_IMAGES, TRAIN_IMAGES + train_images * VALIDATION_IMAGES // TRAIN_IMAGES)
-    return (images[train], labels[train]), (images[validation], labels[validation])
+    return (images[:train_images], labels[:train_images]), (images[validation], labels[validation])
 
 
 def load_test_data():

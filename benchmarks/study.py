@@ -397,9 +397,8 @@ def hyperparameters_figure(trials):
         x = np.array([trial[hp.name] if is_number else hp.values.index(trial[hp.name]) for trial in trials])
         if hp.name in ("dropout", "optimizer"):
             x = x + by_chance.uniform(-0.04, 0.04, len(x)) * np.ptp(x)  # aside, so that all can be seen
-        for proposer, (colour, marker) in figures.PROPOSERS.items():
+        for proposer, (colour, marker, label) in figures.PROPOSERS.items():
             chosen = proposers == proposer
-            label = {"random": "random", "surrogate": "proposed by the Gaussian process"}[proposer]
             ax.scatter(x[chosen], y[chosen], 30, colour, marker=marker, alpha=0.7, edgecolors="white", linewidths=0.4,
                        label=label if ax is axes[0, 0] else None)
         ax.set_xlabel(f"{spelled(hp.name)} (explains {lost:.0%})")

@@ -321,6 +321,25 @@ def test_a_folder_that_was_moved_to_another_disk_can_be_searched_anew(
     assert trials(tmp_path) == undisturbed[:1]
 
 
+def test_overwrite_is_refused_before_anything_is_deleted_where_not_all_can_be(reference):
+    nobody = as_nobody()
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is closed to others
+        shutil.copytree(reference(RANDOM) / "keras_tuner_results", Path(folder) / "keras_tuner_results")
+        paths = [Path(folder), *Path(folder).rglob("*")]
+        for path in paths:
+            os.chown(path, 54321, 54321)
+        (project(Path(folder)) / "trial_2").chmod(0o555)
+        environment = os.environ | {"KERAS_HOME": str(data_folder().parents[1])}
+        process = subprocess.run(
+            [*nobody, *command(RANDOM, *SMALL, "--overwrite")], cwd=folder, env=environment,
+            capture_output=True, text=True, timeout=300,
+        )
+        assert process.returncode == 2
+        assert_one_line(process.stderr, "--results-dir", "can't be written", "trial_2")
+        assert {*Path(folder).rglob("*")} - {*paths} <= {project(Path(folder)) / "search.pid"}
+        assert all(path.exists() for path in paths)
+
+
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_a_file_system_without_locks_is_used_and_reported(finished, run, disturb, number):
     process = run(RANDOM, *SMALL, env=disturb(LOCKLESS.format(number)))

@@ -181,7 +181,7 @@ def test_best_four_is_the_mean_of_the_best_trials_probabilities(tuner, test_data
 
 
 def test_a_search_without_a_completed_trial_says_why(tuner, test_data):
-    for trial in tuner.best_trials():
+    for trial in tuner.oracle.best_trials():
         tuner.oracle.forget(trial.trial_id)
     with pytest.raises(tuning.SearchFailed, match="no .*more"):
         tuning.evaluate(tuner, *test_data)

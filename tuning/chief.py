@@ -53,7 +53,8 @@ class _LocalWorker:
 def _start_workers(count, gpus):
     """Starts workers that share the cores, or take one GPU each."""
     threads = str(max(1, environment.cores() // count))
-    share = {"TF_NUM_INTRAOP_THREADS": os.environ.get("TF_NUM_INTRAOP_THREADS", threads)}
+    names = "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"
+    share = {name: os.environ.get(name, threads) for name in names}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
     return [
         _LocalWorker(number, share | ({"CUDA_VISIBLE_DEVICES": visible[number % gpus]} if gpus else {}))

@@ -10,7 +10,10 @@ from tuning.text import spelled
 
 # Colours of Okabe and Ito, told apart by the colour-blind as well.
 BLUE, VERMILLION, BLACK, GREY = "#0072B2", "#D55E00", "#000000", "#999999"
-PROPOSERS = {"random": (BLUE, "o"), "surrogate": (VERMILLION, "^")}  # colour and marker
+PROPOSERS = {  # colour, marker, and text of the legend
+    "random": (BLUE, "o", "random"),
+    "surrogate": (VERMILLION, "^", "proposed by the Gaussian process"),
+}
 
 
 def new(height):
@@ -33,9 +36,9 @@ def best_so_far(records, objective):
 def scatter_trials(ax, records, objective, x, legend=True):
     """Draws the completed trials' objective against x(record), with a marker for who proposed them."""
     completed = [record for record in records if record[objective.name] is not None]
-    for proposer, (colour, marker) in PROPOSERS.items():
+    for proposer, (colour, marker, label) in PROPOSERS.items():
         if chosen := [record for record in completed if record["proposed_by"] == proposer]:
-            label = {"random": "random", "surrogate": "proposed by the Gaussian process"}[proposer] if legend else None
+            label = label if legend else None
             y = [record[objective.name] for record in chosen]
             ax.scatter([x(record) for record in chosen], y, 45, colour, marker=marker, zorder=3, label=label)
 

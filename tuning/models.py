@@ -25,7 +25,7 @@ def export(tuner):
     Raises:
         SearchFailed: no trial was completed.
     """
-    trials = tuner.best_trials()
+    trials = tuner.oracle.best_trials()
     if not trials:
         reason = next((trial.message for trial in tuner.oracle.trials.values()), "none was started")
         raise process.SearchFailed(f"all trials failed, the first one with {reason}")

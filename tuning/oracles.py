@@ -143,13 +143,13 @@ class RandomSearchOracle(kt.Oracle):
         self.delete_checkpoints()
         report(self.trials[trial.trial_id], self)
 
-    def best_trials(self, count):
+    def best_trials(self, count=BEST_TRIALS):
         """The best completed trials, at most so many, the best one first."""
         return [trial for trial in self.get_best_trials(count) if trial.status == "COMPLETED"]
 
     def delete_checkpoints(self):
         """Deletes the checkpoints of trials that are not among the best: one can take up 13 MB."""
-        kept = [*self.best_trials(BEST_TRIALS), *self.ongoing_trials.values()]
+        kept = [*self.best_trials(), *self.ongoing_trials.values()]
         for trial in self.trials.values():
             if trial not in kept:
                 self.project.checkpoint(trial.trial_id).unlink(missing_ok=True)

@@ -61,7 +61,7 @@ class Project:
         except OSError as error:
             if error.errno in process.NO_SPACE:
                 raise
-            raise process.BadInput(f"--results-dir {self.folder.parent}: can't be written ({error.strerror})")
+            raise process.BadInput(f"--results-dir {self.folder.parent}: can't be written ({process.one_line(error)})")
         return self
 
     def __exit__(self, *exception):
@@ -77,9 +77,13 @@ class Project:
 
     def _clear(self):
         # In place: the folder may be a link to another file system. An interrupted deletion goes on at the next start.
+        folders = self.trial_folders()
+        for folder in folders:
+            if not os.access(folder, os.W_OK):  # before anything is deleted
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
         mark = self.folder / "overwriting"
         mark.touch()
-        for folder in self.trial_folders():
+        for folder in folders:
             for name in TRIAL_FILES:
                 (folder / name).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # it holds what a user put there, or is a link

@@ -41,7 +41,7 @@ def evaluate(tuner, inputs, targets, class_names=None):
             **measure(best_model, tuner.validation_data, (inputs, targets)),
         },
         "best_four": {
-            "trials": [number(trial.trial_id) for trial in tuner.best_trials()],
+            "trials": [number(trial.trial_id) for trial in oracle.best_trials()],
             **measure(best_four, tuner.validation_data, (inputs, targets)),
         },
         "hints": [hint for hp in space for hint in edge_hints(hp, ranking[0]["hyperparameters"].get(hp.name))],

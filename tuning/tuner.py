@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tuning import chief, process, workers
 from tuning.bayesian import BayesianOptimizationOracle
-from tuning.oracles import BEST_TRIALS, RandomSearchOracle
+from tuning.oracles import RandomSearchOracle
 from tuning.text import printable
 from tuning.trials import number
 
@@ -95,13 +95,9 @@ class Tuner(kt.Tuner):
         if self.forget_damaged_trials():
             raise process.SearchFailed(f"a checkpoint can't be read back. {process.resume_hint()}")
 
-    def best_trials(self):
-        """The best completed trials, the best one first: those whose checkpoints are kept."""
-        return self.oracle.best_trials(BEST_TRIALS)
-
     def forget_damaged_trials(self):
         """Makes those of the best trials missing whose checkpoint doesn't give their score; returns their number."""
-        damaged = [trial for trial in self.best_trials() if not self._gives_its_score(trial)]
+        damaged = [trial for trial in self.oracle.best_trials() if not self._gives_its_score(trial)]
         for trial in damaged:
             path = self.project.checkpoint(trial.trial_id)
             print(f"{path} is missing, damaged or of another training: trial {number(trial.trial_id)} is trained again")
