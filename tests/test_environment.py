@@ -120,20 +120,21 @@ def test_a_search_is_begun_resumed_and_reported_whatever_keras_json_says(run, un
     assert results[1] == results[2] == results[3]
 
 
-@pytest.mark.parametrize("style, variables", [
-    (
-        b"backend: qtagg\naxes.facecolor: red\nfont.size: 40\nsavefig.dpi: 20\ntext.usetex: True\nno_such_setting: 1\n",
-        {"MPLBACKEND": "module://matplotlib_inline.backend_inline"},  # Jupyter sets it for all that it starts
-    ),
-    (b"\xff\xfe", {"MATPLOTLIBRC": "matplotlibrc"}),
-], ids=["another style", "no text"])
-def test_no_backend_or_style_set_for_matplotlib_changes_a_picture(finished, run, tmp_path, style, variables):
+@pytest.mark.parametrize("style, named", [
+    (b"backend: qtagg\naxes.facecolor: red\nfont.size: 40\nsavefig.dpi: 20\ntext.usetex: True\nno_such_setting: 1\n", True),
+    (b"\xff\xfe", False),
+], ids=["named by a variable", "in the working directory"])
+def test_no_backend_or_style_set_for_matplotlib_changes_a_picture(finished, run, tmp_path, style, named):
     pictures = sorted(project(tmp_path).glob("*.png"))
     before = [path.read_bytes() for path in pictures]
     for path in pictures:
         path.unlink()
     (tmp_path / "matplotlibrc").write_bytes(style)
-    process = run(RANDOM, *SMALL, env=os.environ | variables)
+    variables = {
+        "MATPLOTLIBRC": str(tmp_path / "matplotlibrc"),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # Jupyter sets it for all that it starts
+    }
+    process = run(RANDOM, *SMALL, env=os.environ | (variables if named else {}))
     assert (process.returncode, process.stderr) == (0, "")
     assert [path.read_bytes() for path in pictures] == before
 
