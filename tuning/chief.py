@@ -17,9 +17,9 @@ from tuning.workers import PARENT_WATCH, SILENT_SECONDS, VARIABLES, WorkerError,
 class _LocalWorker:
     """A worker on this machine; it is started again when something kills it."""
 
-    def __init__(self, number, environment):
+    def __init__(self, number, variables):
         self.name = f"tuner{number}"
-        self.environment = os.environ | environment | {"KERASTUNER_TUNER_ID": self.name, PARENT_WATCH: "1"}
+        self.environment = os.environ | variables | {"KERASTUNER_TUNER_ID": self.name, PARENT_WATCH: "1"}
         self.starts = 0
         self.start()
 

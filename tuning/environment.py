@@ -81,9 +81,9 @@ def cores():
 
 # A small CNN's step in bfloat16 gains more from two operations at a time, such as the two gradients of a convolution,
 # than from a second core for each of them (benchmarks/precision.py).
-if fastest_precision() == "mixed_bfloat16" and not tf.config.list_physical_devices("GPU"):
-    if "TF_NUM_INTRAOP_THREADS" not in os.environ:
-        tf.config.threading.set_intra_op_parallelism_threads(max(1, cores() // 2))
+_gpus = tf.config.list_physical_devices("GPU")
+if fastest_precision() == "mixed_bfloat16" and not _gpus and "TF_NUM_INTRAOP_THREADS" not in os.environ:
+    tf.config.threading.set_intra_op_parallelism_threads(max(1, cores() // 2))
 
 
 def hardware():
