@@ -34,12 +34,14 @@ def as_nobody():
     return prefix
 
 
-def at_work(folder, script):
-    """The ids of the processes of a script whose working directory is the folder."""
+def at_work(folder, script, variable=""):
+    """The ids of the processes of a script whose working directory is the folder, and which have got the variable."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            if Path(os.readlink(path / "cwd")) == folder and script.encode() in (path / "cmdline").read_bytes():
+            command, variables = (path / "cmdline").read_bytes(), (path / "environ").read_bytes()
+            is_it = script.encode() in command and variable.encode() in variables
+            if is_it and Path(os.readlink(path / "cwd")) == folder:
                 found.append(int(path.name))
         except OSError:  # it has ended meanwhile
             pass

@@ -54,7 +54,8 @@ def end(process):
 
 
 def workers_of(process, folder):
-    return [number for number in at_work(folder, RANDOM) if number != process.pid]
+    workers = at_work(folder, RANDOM, "KERASTUNER_TUNER_ID")  # what the chief is just forking for another purpose has none
+    return [number for number in workers if number != process.pid]
 
 
 def trials(folder):
@@ -173,13 +174,13 @@ def test_the_trial_of_a_lost_worker_goes_to_one_that_had_nothing_left_to_do(begi
     assert trials(tmp_path) == serial[0][:2]
 
 
-def test_a_lost_worker_of_this_machine_is_replaced(begin, impatient, serial, tmp_path):
+def test_lost_workers_of_this_machine_are_replaced(begin, impatient, serial, tmp_path):
     chief = begin("--workers", "2", *TWO, script=impatient(SILENT_SECONDS=10))
     read_until(chief, "Trial 2 of")
-    lost = workers_of(chief, tmp_path)[0]
-    os.kill(lost, signal.SIGSTOP)
+    for lost in workers_of(chief, tmp_path):
+        os.kill(lost, signal.SIGSTOP)
     status, output, errors = end(chief)
-    assert (status, errors) == (0, "") and "is taken for lost" in output
+    assert (status, errors) == (0, "") and output.count("is taken for lost") == 2
     assert trials(tmp_path) == serial[0][:2]
     assert not at_work(tmp_path, RANDOM)
 
