@@ -122,8 +122,9 @@ def test_a_search_is_begun_resumed_and_reported_whatever_keras_json_says(run, un
 
 @pytest.mark.parametrize("style, named", [
     (b"backend: qtagg\naxes.facecolor: red\nfont.size: 40\ntext.usetex: True\nno_such_setting: 1\n", True),
+    (b"\xff\xfe", True),
     (b"\xff\xfe", False),
-], ids=["named by a variable", "in the working directory"])
+], ids=["another style", "no text", "no text, in the working directory"])
 def test_no_backend_or_style_set_for_matplotlib_changes_a_picture(finished, run, tmp_path, style, named):
     pictures = sorted(project(tmp_path).glob("*.png"))
     before = [path.read_bytes() for path in pictures]
