@@ -34,14 +34,15 @@ def as_nobody():
     return prefix
 
 
-def at_work(folder, script, variable=""):
-    """The ids of the processes of a script whose working directory is the folder, and which have got the variable."""
+def at_work(script, variable="PYTEST_CURRENT_TEST"):
+    """The ids of the processes of a script that this test has started, with a variable in their environment."""
+    test = os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0]  # without its phase
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             command, variables = (path / "cmdline").read_bytes(), (path / "environ").read_bytes()
-            is_it = script.encode() in command and variable.encode() in variables
-            if is_it and Path(os.readlink(path / "cwd")) == folder:
+            needed = f"PYTEST_CURRENT_TEST={test} ", f"{variable}="
+            if script.encode() in command and all(each.encode() in variables for each in needed):
                 found.append(int(path.name))
         except OSError:  # it has ended meanwhile
             pass

@@ -231,7 +231,7 @@ def test_a_search_stopped_in_a_notebook_is_resumed_by_the_same_cell(notebook, un
     cell = run_cell(*TINY, *options)
     _, output = notebook(cell, stop_at="Trial 1 of")
     assert f"{RANDOM}: interrupted" in output and "Traceback" not in output and "Test accuracy" not in output
-    assert at_work(tmp_path, RANDOM) == []  # no worker either
+    assert at_work(RANDOM) == []  # no worker either
     status, output = notebook(cell)
     assert status == "ok" and "Test accuracy" in output
     assert trials(tmp_path) == undisturbed

@@ -53,8 +53,8 @@ def end(process):
     return process.returncode, output, errors
 
 
-def workers_of(process, folder):
-    workers = at_work(folder, RANDOM, "KERASTUNER_TUNER_ID")  # what the chief is just forking for another purpose has none
+def workers_of(process):
+    workers = at_work(RANDOM, "KERASTUNER_TUNER_ID")  # what the chief is just forking for another purpose has none
     return [number for number in workers if number != process.pid]
 
 
@@ -104,16 +104,16 @@ def test_after_the_end_of_a_chief_and_of_a_worker_the_same_command_ends_with_the
     for number, kill in ((signal.SIGINT, os.killpg), (signal.SIGKILL, os.kill)):  # Ctrl-C is for the process group
         chief = begin("--workers", "2")
         read_until(chief, f"Trial 2 of {TRIALS}")
-        assert len(workers_of(chief, tmp_path)) == 2
+        assert len(workers_of(chief)) == 2
         kill(chief.pid, number)
         status, _, errors = end(chief)
         assert status == (-number if number == signal.SIGKILL else 128 + number)
         assert "Traceback" not in errors
-        wait_until(lambda: not at_work(tmp_path, RANDOM))
+        wait_until(lambda: not at_work(RANDOM))
     chief = begin("--workers", "2")
     for _ in range(2):  # until both have a trial
         read_until(chief, f" of {TRIALS}: units")
-    os.kill(workers_of(chief, tmp_path)[0], signal.SIGKILL)
+    os.kill(workers_of(chief)[0], signal.SIGKILL)
     status, output, errors = end(chief)
     assert (status, errors) == (0, "") and "killed by signal 9" in output
     assert (trials(tmp_path), result(output)) == serial
@@ -144,7 +144,7 @@ def test_a_worker_that_starts_before_its_chief_says_what_it_waits_for_and_joins(
 def test_a_suspended_chief_goes_on_where_it_was(begin, impatient, serial, tmp_path, workers_too):
     chief = begin("--workers", "2", *TWO, script=impatient(SILENT_SECONDS=10))
     read_until(chief, "Trial 2 of")
-    suspended = at_work(tmp_path, RANDOM) if workers_too else [chief.pid]
+    suspended = at_work(RANDOM) if workers_too else [chief.pid]
     for number in suspended:
         os.kill(number, signal.SIGSTOP)
     time.sleep(15)  # longer than a worker may be silent
@@ -177,22 +177,22 @@ def test_the_trial_of_a_lost_worker_goes_to_one_that_had_nothing_left_to_do(begi
 def test_lost_workers_of_this_machine_are_replaced(begin, impatient, serial, tmp_path):
     chief = begin("--workers", "2", *TWO, script=impatient(SILENT_SECONDS=10))
     read_until(chief, "Trial 2 of")
-    for lost in workers_of(chief, tmp_path):
+    for lost in workers_of(chief):
         os.kill(lost, signal.SIGSTOP)
     status, output, errors = end(chief)
     assert (status, errors) == (0, "") and output.count("is taken for lost") == 2
     assert trials(tmp_path) == serial[0][:2]
-    assert not at_work(tmp_path, RANDOM)
+    assert not at_work(RANDOM)
 
 
 # --- Nothing stays behind ---------------------------------------------------------------------------------------------
 
 
-def test_workers_end_with_a_chief_that_is_killed_while_they_start(begin, tmp_path):
+def test_workers_end_with_a_chief_that_is_killed_while_they_start(begin):
     chief = begin("--workers", "2")
-    wait_until(lambda: len(workers_of(chief, tmp_path)) == 2)
+    wait_until(lambda: len(workers_of(chief)) == 2)
     chief.kill()
-    wait_until(lambda: not at_work(tmp_path, RANDOM), seconds=60)  # one on another machine would wait for ten minutes
+    wait_until(lambda: not at_work(RANDOM), seconds=60)  # one on another machine would wait for ten minutes
 
 
 def test_a_worker_of_another_machine_ends_when_its_chief_is_killed(begin):
@@ -217,13 +217,13 @@ def test_a_full_disk_ends_the_chief_and_its_worker_in_one_line_each(begin):
     assert_one_line(errors, "chief", port)
 
 
-def test_a_full_disk_ends_a_search_with_workers_in_one_line(begin, tmp_path):
+def test_a_full_disk_ends_a_search_with_workers_in_one_line(begin):
     chief = begin("--workers", "2")
     resource.prlimit(chief.pid, resource.RLIMIT_FSIZE, (2400, 2400))
     status, _, errors = end(chief)
     assert status == 1
     assert_one_line(errors, os.strerror(errno.EFBIG), "the same command resumes")
-    wait_until(lambda: not at_work(tmp_path, RANDOM))
+    wait_until(lambda: not at_work(RANDOM))
 
 
 # --- What can't work is said ------------------------------------------------------------------------------------------
@@ -270,4 +270,4 @@ def test_a_worker_that_fails_to_start_ends_the_search_with_its_reason(begin, tmp
     status, _, errors = end(begin("--workers", "2", PYTHONPATH=str(tmp_path)))
     assert status == 1
     assert_one_line(errors, "no GPU")
-    wait_until(lambda: not at_work(tmp_path, RANDOM))
+    wait_until(lambda: not at_work(RANDOM))
