@@ -11,6 +11,8 @@ import tuning  # isort: skip (first: it sets up TensorFlow)
 import common
 import pytest
 
+NOBODY = 54321  # the id of a user and of a group that have no name
+
 
 @functools.cache
 def data_folder():
@@ -26,7 +28,7 @@ def as_nobody():
     He may read everything, or he could not use a Python that lies in somebody's home directory.
     """
     rights = "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"
-    prefix = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", *rights, "env", "--unset=HOME"]
+    prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *rights, "env", "--unset=HOME"]
     try:
         subprocess.run([*prefix, sys.executable, "-c", ""], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:

@@ -19,7 +19,7 @@ from pathlib import Path
 import jupyter_client.manager
 import pytest
 from conftest import FOLDERS, RANDOM, SMALL, assert_one_line, command, read_until, trial_rows
-from machine import as_nobody, at_work, data_folder
+from machine import NOBODY, as_nobody, at_work, data_folder
 
 TINY = (*SMALL, "--max-trials", "2")  # the first two trials of the reference
 LOCKLESS = "import fcntl\ndef flock(*args):\n    raise OSError({}, 'no locks')\nfcntl.flock = flock"
@@ -328,7 +328,7 @@ def test_overwrite_is_refused_before_anything_is_deleted_where_not_all_can_be(re
         shutil.copytree(reference(RANDOM) / "keras_tuner_results", Path(folder) / "keras_tuner_results")
         paths = [Path(folder), *Path(folder).rglob("*")]
         for path in paths:
-            os.chown(path, 54321, 54321)
+            os.chown(path, NOBODY, NOBODY)
         (project(Path(folder)) / "trial_2").chmod(0o555)
         environment = os.environ | {"KERAS_HOME": str(data_folder().parents[1])}
         process = subprocess.run(

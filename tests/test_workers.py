@@ -53,9 +53,9 @@ def end(process):
     return process.returncode, output, errors
 
 
-def workers_of(process):
-    workers = at_work(RANDOM, "KERASTUNER_TUNER_ID")  # what the chief is just forking for another purpose has none
-    return [number for number in workers if number != process.pid]
+def local_workers():
+    """The ids of the workers that a chief has started; itself, and what it forks for an instant, lack the variable."""
+    return at_work(RANDOM, "KERASTUNER_TUNER_ID")
 
 
 def trials(folder):
@@ -104,7 +104,7 @@ def test_after_the_end_of_a_chief_and_of_a_worker_the_same_command_ends_with_the
     for number, kill in ((signal.SIGINT, os.killpg), (signal.SIGKILL, os.kill)):  # Ctrl-C is for the process group
         chief = begin("--workers", "2")
         read_until(chief, f"Trial 2 of {TRIALS}")
-        assert len(workers_of(chief)) == 2
+        assert len(local_workers()) == 2
         kill(chief.pid, number)
         status, _, errors = end(chief)
         assert status == (-number if number == signal.SIGKILL else 128 + number)
@@ -113,7 +113,7 @@ def test_after_the_end_of_a_chief_and_of_a_worker_the_same_command_ends_with_the
     chief = begin("--workers", "2")
     for _ in range(2):  # until both have a trial
         read_until(chief, f" of {TRIALS}: units")
-    os.kill(workers_of(chief)[0], signal.SIGKILL)
+    os.kill(local_workers()[0], signal.SIGKILL)
     status, output, errors = end(chief)
     assert (status, errors) == (0, "") and "killed by signal 9" in output
     assert (trials(tmp_path), result(output)) == serial
@@ -177,7 +177,7 @@ def test_the_trial_of_a_lost_worker_goes_to_one_that_had_nothing_left_to_do(begi
 def test_lost_workers_of_this_machine_are_replaced(begin, impatient, serial, tmp_path):
     chief = begin("--workers", "2", *TWO, script=impatient(SILENT_SECONDS=10))
     read_until(chief, "Trial 2 of")
-    for lost in workers_of(chief):
+    for lost in local_workers():
         os.kill(lost, signal.SIGSTOP)
     status, output, errors = end(chief)
     assert (status, errors) == (0, "") and output.count("is taken for lost") == 2
@@ -190,7 +190,7 @@ def test_lost_workers_of_this_machine_are_replaced(begin, impatient, serial, tmp
 
 def test_workers_end_with_a_chief_that_is_killed_while_they_start(begin):
     chief = begin("--workers", "2")
-    wait_until(lambda: len(workers_of(chief)) == 2)
+    wait_until(lambda: len(local_workers()) == 2)
     chief.kill()
     wait_until(lambda: not at_work(RANDOM), seconds=60)  # one on another machine would wait for ten minutes
 

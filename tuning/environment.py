@@ -51,7 +51,8 @@ tf.config.experimental.enable_op_determinism()
 # it the graph of each training: 16 MB a trial (benchmarks/memory.py). One device has nothing to sum.
 keras.optimizers.Optimizer._all_reduce_sum_gradients = lambda self, grads_and_vars: grads_and_vars
 
-for _gpu in tf.config.list_physical_devices("GPU"):  # several processes may share it
+_gpus = tf.config.list_physical_devices("GPU")
+for _gpu in _gpus:  # several processes may share it
     tf.config.experimental.set_memory_growth(_gpu, True)
 
 
@@ -81,7 +82,6 @@ def cores():
 
 # A small CNN's step in bfloat16 gains more from two operations at a time, such as the two gradients of a convolution,
 # than from a second core for each of them (benchmarks/precision.py).
-_gpus = tf.config.list_physical_devices("GPU")
 if fastest_precision() == "mixed_bfloat16" and not _gpus and "TF_NUM_INTRAOP_THREADS" not in os.environ:
     tf.config.threading.set_intra_op_parallelism_threads(max(1, cores() // 2))
 

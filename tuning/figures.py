@@ -38,9 +38,9 @@ def scatter_trials(ax, records, objective, x, legend=True):
     completed = [record for record in records if record[objective.name] is not None]
     for proposer, (colour, marker, label) in PROPOSERS.items():
         if chosen := [record for record in completed if record["proposed_by"] == proposer]:
-            label = label if legend else None
             y = [record[objective.name] for record in chosen]
-            ax.scatter([x(record) for record in chosen], y, 45, colour, marker=marker, zorder=3, label=label)
+            style = {"marker": marker, "zorder": 3, "label": label if legend else None}
+            ax.scatter([x(record) for record in chosen], y, 45, colour, **style)
 
 
 def progress(records, objective):
