@@ -1,7 +1,6 @@
 """Bayesian optimisation of the hyperparameters of a CNN on Fashion-MNIST.
 
-    python bayesian_tuning.py                                             the full search: 10 trials
-    python bayesian_tuning.py --max-trials 6 --train-images 4000          a quick look
+The full search has 10 trials. For a quick look: --max-trials 6 --train-images 4000 --results-dir quick
 """
 
 import tuning  # before common: it sets up TensorFlow
@@ -11,7 +10,7 @@ import common
 
 def main(options, project):
     train, validation = common.load_train_data(options.train_images)
-    test = common.load_test_data()
+    test = common.load_test_data()  # now, so that missing data end the script before the search
 
     tuner = tuning.BayesianOptimization(
         common.CNN(), objective="val_accuracy", max_trials=options.max_trials, seed=options.seed, project=project,
@@ -30,6 +29,6 @@ def main(options, project):
 
 if __name__ == "__main__":
     parser = tuning.ArgumentParser(__doc__)
-    parser.add_number("--train-images", common.TRAIN_IMAGES, "use only the first N", 4, common.TRAIN_IMAGES)
+    parser.add_number("--train-images", common.TRAIN_IMAGES, "use only the first N", low=4, high=common.TRAIN_IMAGES)
     parser.add_number("--initial-points", 4, "random trials before the Gaussian process proposes")
     tuning.run(main, parser, "fashion_mnist_cnn_bayesian_optimization")

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 TRAIN_IMAGES, VALIDATION_IMAGES = 48_000, 12_000
-MIN_DELTA = 0.001  # a smaller gain of validation accuracy is chance: its standard error on 12,000 images is 0.0024
+MIN_DELTA = 0.001  # smaller gains are ignored as noise: an accuracy's standard error on 12,000 images is 0.0024
 CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
@@ -39,11 +39,11 @@ class CNN(kt.HyperModel):
             keras.Input((28, 28)),
             layers.Reshape((28, 28, 1)),
             layers.Rescaling(1 / 255),
-            layers.RandomFlip("horizontal"),
-            layers.RandomErasing(  # it fails in float16
+            layers.RandomFlip("horizontal"),  # this and the next one are for training only
+            layers.RandomErasing(  # fails in float16
                 0.5, scale=(0.02, 0.1), fill_value=0.0, value_range=(0, 1), dtype="float32"
             ),
-            # Pooled before the activation: all that follows handles a quarter of the values.
+            # Pooled before the activation: the same values for a quarter of its work.
             layers.Conv2D(16, 3, padding="same"),
             layers.MaxPooling2D(),
             layers.ReLU(),
@@ -52,17 +52,17 @@ class CNN(kt.HyperModel):
             layers.ReLU(),
             layers.Conv2D(128, 3, padding="same", use_bias=False),
             layers.MaxPooling2D(),
-            layers.BatchNormalization(),  # in all blocks, a step would take half as long again
+            layers.BatchNormalization(),  # in this block only: in all, a step would take half as long again
             layers.ReLU(),
             layers.Flatten(),
             layers.Dense(units, activation="relu"),
             layers.Dropout(dropout),
             layers.Dense(10, activation="softmax", dtype="float32"),
         ])
-        optimizer = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[optimizer]
+        optimizer_class = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[optimizer]
         model.compile(
             # The weights that are validated and saved are a moving average of those that are trained.
-            optimizer(learning_rate, use_ema=True, ema_momentum=0.99),
+            optimizer_class(learning_rate, use_ema=True, ema_momentum=0.99),
             "sparse_categorical_crossentropy",
             metrics=["accuracy"],
             steps_per_execution=25,  # TensorFlow runs 25 steps at a time without going back to Python
@@ -71,11 +71,11 @@ class CNN(kt.HyperModel):
         return model
 
     def fit(self, hp, model, images, labels, validation_data, batch_size, callbacks, **kwargs):
-        """Trains one trial; takes the arguments of keras.Model.fit and returns what it returns."""
+        """Trains one trial with the arguments of tuner.search(); returns what keras.Model.fit returns."""
         callbacks = [
-            # Before the callback that KerasTuner adds, which saves the best epoch: it has to save the averaged weights.
+            # Before KerasTuner's own callback, which saves the best epoch: it has to save the averaged weights.
             keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
-            # The tuned learning rate is the first one; it falls whenever the validation accuracy has not improved.
+            # The tuned learning rate is the initial one. It falls after each epoch without a gain of MIN_DELTA.
             keras.callbacks.ReduceLROnPlateau("val_accuracy", factor=0.3, patience=1, min_delta=MIN_DELTA),
             *callbacks,
         ]
@@ -85,15 +85,15 @@ class CNN(kt.HyperModel):
 
 
 def early_stopping(patience):
-    """Ends a trial after so many epochs without a validation accuracy that is better by MIN_DELTA."""
+    """Ends a trial after `patience` epochs without a gain of MIN_DELTA; KerasTuner keeps the best epoch's weights."""
     return keras.callbacks.EarlyStopping("val_accuracy", patience=patience, min_delta=MIN_DELTA)
 
 
 def dataset(images, labels, batch_size, shuffle=False):
     """Batches of images and labels, anew for each epoch, as a tf.data.Dataset.
 
-    It has no autotuning, unlike the datasets that Keras makes of arrays: for its thread, Keras waits up to 10 seconds
-    after some epochs (benchmarks/pause.py). With `shuffle`, each epoch's order depends on TensorFlow's random seed.
+    Autotuning is off, unlike in the datasets that Keras makes of arrays: after some epochs, Keras would wait for its
+    thread for up to 10 seconds (benchmarks/pause.py). The order of shuffling depends on TensorFlow's random seed.
     """
     images, labels = tf.constant(images), tf.constant(labels)
     indices = tf.data.Dataset.range(len(images))
@@ -109,13 +109,13 @@ def load_train_data(train_images=TRAIN_IMAGES):
     """Loads the images to train on and those to validate on, which never overlap.
 
     Args:
-        train_images: use only the first so many of the 48,000 training images, and a quarter as many of the 12,000.
+        train_images: how many of the 48,000 training images to use, the first ones; of the others, a quarter as many.
 
     Returns:
         Two tuples (images, labels), images uint8 of shape (n, 28, 28), labels uint8 of shape (n,).
 
     Raises:
-        OSError: the data can't be had, or they are damaged.
+        OSError: the data can't be fetched, or are damaged.
     """
     images, labels = read_idx("train-images-idx3-ubyte"), read_idx("train-labels-idx1-ubyte")
     validation = slice(TRAIN_IMAGES, TRAIN_IMAGES + train_images * VALIDATION_IMAGES // TRAIN_IMAGES)
