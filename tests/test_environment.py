@@ -3,7 +3,6 @@ other programs, how it is started, and where its results lie."""
 
 import errno
 import fcntl
-import itertools
 import json
 import os
 import pty
@@ -18,11 +17,16 @@ from pathlib import Path
 
 import jupyter_client.manager
 import pytest
-from conftest import FOLDERS, RANDOM, SMALL, assert_one_line, command, read_until, trial_rows
+from conftest import FOLDERS, RANDOM, SMALL, assert_one_line, command, open_tuner, read_until, trial_rows
 from machine import NOBODY, as_nobody, at_work, data_folder
 
 TINY = (*SMALL, "--max-trials", "2")  # the first two trials of the reference
-LOCKLESS = "import fcntl\ndef flock(*args):\n    raise OSError({}, 'no locks')\nfcntl.flock = flock"
+LOCKLESS = """
+import errno, fcntl
+def flock(*args):
+    raise OSError(errno.ENOSYS, "no locks")
+fcntl.flock = flock
+"""
 
 
 def project(folder):
@@ -237,9 +241,7 @@ def test_a_search_stopped_in_a_notebook_is_resumed_by_the_same_cell(notebook, un
     assert trials(tmp_path) == undisturbed
 
 
-@pytest.mark.parametrize("closed", [
-    descriptors for count in (1, 2, 3) for descriptors in itertools.combinations((0, 1, 2), count)
-])
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
 def test_standard_streams_may_be_closed(finished, tmp_path, closed):
     summary = project(tmp_path) / "summary.json"
     summary.unlink()
@@ -314,12 +316,10 @@ def test_a_folder_that_was_moved_to_another_disk_can_be_searched_anew(
     link = {"the search": search, "a trial": search / "trial_0", "all results": search.parent}[what]
     shutil.move(link, elsewhere)
     link.symlink_to(elsewhere / link.name)
-    process = run(RANDOM, *SMALL, "--max-trials", "1", "--seed", "2", "--overwrite")
+    process = run(RANDOM, *SMALL, "--max-trials", "1", "--overwrite")
     assert (process.returncode, process.stderr) == (0, "")
     assert link.is_symlink()
-    assert len(trials(tmp_path)) == 1 and trials(tmp_path) != undisturbed[:1]
-    assert run(RANDOM, *SMALL, "--max-trials", "1", "--overwrite").returncode == 0
-    assert trials(tmp_path) == undisturbed[:1]
+    assert "Trial 1 of 1: val_accuracy" in process.stdout and trials(tmp_path) == undisturbed[:1]
 
 
 def test_overwrite_is_refused_before_anything_is_deleted_where_not_all_can_be(reference):
@@ -342,16 +342,19 @@ def test_overwrite_is_refused_before_anything_is_deleted_where_not_all_can_be(re
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_a_file_system_without_locks_is_used_and_reported(finished, run, disturb, number):
-    process = run(RANDOM, *SMALL, env=disturb(LOCKLESS.format(number)))
-    assert (process.returncode, process.stderr) == (0, "")
-    assert result(process.stdout) == finished
-    assert "without locks: never run two searches in it" in process.stdout.splitlines()[0]
+def test_a_file_system_without_locks_is_used_and_reported(tmp_path, monkeypatch, capsys, number):
+    def flock(*args):
+        raise OSError(number, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with open_tuner(RANDOM, tmp_path):
+        assert "without locks: never run two searches in it" in capsys.readouterr().out
+    assert (tmp_path / FOLDERS[RANDOM] / "settings.json").exists()
 
 
 @pytest.mark.slow
 def test_a_crash_on_a_file_system_without_locks_leaves_no_lock(start, run, disturb, undisturbed, tmp_path):
-    environment = disturb(LOCKLESS.format(errno.ENOSYS))
+    environment = disturb(LOCKLESS)
     process = start(RANDOM, *TINY, env=environment)
     read_until(process, "Trial 2 of")
     process.kill()
