@@ -191,7 +191,7 @@ def test_a_damaged_clock_is_told_once_and_goes_on_from_the_time_of_the_trials(da
     trained = json.loads((project / "summary.json").read_text())["seconds_in_fit"]
     for message in (f"{project}/elapsed.json is missing or damaged: the time of the trials is used\n", ""):
         with open_tuner(RANDOM, project.parent) as tuner:
-            assert tuner.oracle.stopwatch.seconds() == pytest.approx(trained)
+            assert tuner.oracle.stopwatch.save() == pytest.approx(trained)
         assert capsys.readouterr().out == message
 
 
@@ -419,10 +419,10 @@ def kill_and_resume(script, results_dir, kills, expected):
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_instants_lose_and_change_nothing(stored, tmp_path):
+def test_kills_at_random_instants_lose_and_change_nothing(stored, tmp_path):
     expected = {script: outcome(stored(script)) for script in FOLDERS}
     with ThreadPoolExecutor() as pool:  # both strategies at once
-        list(pool.map(lambda script: kill_and_resume(script, tmp_path / script, 10, expected[script]), FOLDERS))
+        list(pool.map(lambda script: kill_and_resume(script, tmp_path / script, 6, expected[script]), FOLDERS))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -702,6 +702,13 @@ def test_failing_trials_are_reported_and_the_search_goes_on(run_failing, tmp_pat
         assert f"Trial {trial} of 4: failed: {reason}" in process.stdout
         assert f"\nTrial {trial} failed: {reason}\n" in process.stdout
     assert "\nBest 2 together: test accuracy 0." in process.stdout
+
+
+def test_a_trial_whose_objective_is_no_number_fails(tmp_path):
+    with open_tuner(RANDOM, tmp_path) as tuner:
+        trial = tuner.oracle.create_trial("tuner0")
+        with pytest.raises(kt.errors.FailedTrialError, match="the val_accuracy was nan in epoch 2"):
+            tuner.on_epoch_end(trial, None, 1, {"loss": 0.5, "val_accuracy": math.nan})
 
 
 def test_a_search_whose_trials_all_fail_ends_in_one_line(run_failing):

@@ -77,7 +77,7 @@ def test_output_into_a_file_has_no_noise_and_no_control_characters(reference, sc
 def test_help_comes_with_closed_streams_as_well(script):
     shell = f"{shlex.join(command(script, '--help'))} <&- 2>&-"
     process = subprocess.run(shell, shell=True, capture_output=True, text=True, timeout=300)
-    assert process.returncode == 0 and f"python {script}" in process.stdout
+    assert process.returncode == 0 and process.stdout.startswith(f"usage: {script} ")
     assert ("--initial-points N" in process.stdout) == (script == BAYESIAN)
 
 
@@ -301,7 +301,7 @@ def test_bad_input_gets_one_line_and_status_2_before_any_training(tmp_path, run,
 
 def test_there_are_no_more_workers_than_trials(tmp_path, monkeypatch):
     started = []
-    monkeypatch.setattr(tuning.chief, "run", lambda oracle, folder, count, gpus, serve: started.append(count))
+    monkeypatch.setattr(tuning.chief, "run", lambda oracle, folder, count, serve: started.append(count))
     with open_tuner(RANDOM, tmp_path, "--workers", 100) as tuner:
         tuner.search(validation_data=None)
     assert started == [TRIALS]

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import time
 
+import tuning  # isort: skip (first: it sets up TensorFlow)
+
 import pytest
 from conftest import FOLDERS, RANDOM, ROOT, SMALL, TRIALS, assert_one_line, read_until, trial_rows, wait_until
 from machine import at_work
@@ -262,6 +264,21 @@ def test_a_missing_variable_is_named(begin):
     status, _, errors = end(begin(KERASTUNER_TUNER_ID="chief", KERASTUNER_ORACLE_IP="127.0.0.1"))
     assert status == 2
     assert_one_line(errors, "KERASTUNER_ORACLE_PORT")
+
+
+@pytest.mark.parametrize("port", ["http", "99999", "-1"])
+def test_what_is_no_port_is_refused(monkeypatch, port):
+    for name, value in variables("tuner0", port).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(tuning.BadInput, match=f"KERASTUNER_ORACLE_PORT must be the number of a port, not '{port}'"):
+        tuning.workers.check_environment()
+
+
+def test_empty_variables_start_no_parallel_search(monkeypatch):
+    for name in tuning.workers.VARIABLES:
+        monkeypatch.setenv(name, "")
+    tuning.workers.check_environment()
+    assert not tuning.workers.is_worker()
 
 
 def test_a_worker_that_fails_to_start_ends_the_search_with_its_reason(begin, tmp_path):

@@ -13,6 +13,8 @@ import time
 from tuning import environment, process
 from tuning.workers import PARENT_WATCH, SILENT_SECONDS, VARIABLES, WorkerError, chief_address, heartbeat_file, is_chief
 
+PAUSE = 0.2  # seconds between two looks at the workers
+
 
 class _LocalWorker:
     """A worker on this machine; it is started again when something kills it."""
@@ -50,8 +52,9 @@ class _LocalWorker:
             raise WorkerError(f"a worker ended with exit status {status}: {reason}")
 
 
-def _start_workers(count, gpus):
+def _start_workers(count):
     """Starts workers that share the cores, or take one GPU each."""
+    gpus = len(environment.gpus)
     threads = str(max(1, environment.cores() // count))
     names = "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"
     share = {name: os.environ.get(name, threads) for name in names}
@@ -68,7 +71,7 @@ def _free_port():
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((os.environ["KERASTUNER_ORACLE_IP"], int(os.environ["KERASTUNER_ORACLE_PORT"])))
-        except (OSError, ValueError, OverflowError) as error:
+        except OSError as error:
             raise WorkerError(f"the chief can't listen at {chief_address()} ({error})")
         return str(probe.getsockname()[1])
 
@@ -91,13 +94,9 @@ class _Heartbeats:
     def __init__(self, oracle, folder):
         self.oracle, self.folder = oracle, folder
         self.silent = {}  # by a worker's name: when its file was touched, and for how long that has not changed since
-        self.looked = time.monotonic()
 
     def lost(self):
         """The names of the workers that are silent for too long; their trials are missing again."""
-        now = time.monotonic()
-        # At most a second at a time: this process may have been suspended, and its workers with it.
-        passed, self.looked = min(now - self.looked, 1), now
         names = []
         for name in list(self.oracle.tuner_ids):
             path = heartbeat_file(self.folder, name)
@@ -105,7 +104,8 @@ class _Heartbeats:
             with contextlib.suppress(OSError):
                 touched = path.stat().st_mtime_ns
             before, seconds = self.silent.get(name, (touched, 0))
-            self.silent[name] = touched, seconds + passed if touched == before else 0
+            # In pauses, not by the clock: this process may have been suspended, and its workers with it.
+            self.silent[name] = touched, seconds + PAUSE if touched == before else 0
             if self.silent[name][1] > SILENT_SECONDS:
                 path.unlink(missing_ok=True)
                 self.silent.pop(name)
@@ -114,14 +114,13 @@ class _Heartbeats:
         return names
 
 
-def run(oracle, folder, count, gpus, serve):
+def run(oracle, folder, count, serve):
     """Serves the oracle until every trial has ended.
 
     Args:
         oracle: a RandomSearchOracle of tuning.oracles.
         folder: that of the search.
         count: workers to start on this machine; none where this process was told by its environment to be a chief.
-        gpus: how many GPUs the workers share.
         serve: starts KerasTuner's server; it would return up to 20 seconds after the last trial.
 
     Raises:
@@ -146,17 +145,16 @@ def run(oracle, folder, count, gpus, serve):
     def wait():
         if failures.raised:
             raise failures.raised[0]
+        lost = heartbeats.lost()
         for worker in local:
+            if worker.name in lost:
+                worker.process.kill()  # and it is started again
             worker.check()
-        for name in heartbeats.lost():
-            for worker in local:
-                if worker.name == name:
-                    worker.process.kill()  # and it is started again
-        time.sleep(0.2)
+        time.sleep(PAUSE)
 
     threading.Thread(target=serve_or_tell, daemon=True).start()
     if starts_workers:
-        local += _start_workers(count, gpus)
+        local += _start_workers(count)
     try:
         while not oracle.is_finished:
             wait()

@@ -1,6 +1,8 @@
 """The command line: options, exit statuses, and one line for each error."""
 
 import argparse
+import contextlib
+import math
 import sys
 import time
 from pathlib import Path
@@ -12,22 +14,6 @@ from tuning import process
 from tuning.project import Project
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-
-
-def whole_number(low, high=None):
-    """An argparse type: a whole number of at least `low` and, where given, at most `high`."""
-
-    def parse(text):
-        try:
-            number = int(text)
-        except ValueError:
-            number = low - 1
-        if number < low or high and number > high:
-            span = f"from {low} to {high}" if high else f"of at least {low}"
-            raise argparse.ArgumentTypeError(f"must be a whole number {span}, not {text!r}")
-        return number
-
-    return parse
 
 
 def _folder(text):
@@ -60,8 +46,15 @@ class ArgumentParser(argparse.ArgumentParser):
         add("--tensorboard", action="store_true", help="write logs for TensorBoard")
 
     def add_number(self, option, default, text, low=1, high=None):
-        """Adds an option for a whole number."""
-        number = whole_number(low, high)
+        """Adds an option for a whole number of at least `low` and, where given, at most `high`."""
+
+        def number(value):
+            with contextlib.suppress(ValueError):
+                if low <= int(value) <= (high or math.inf):
+                    return int(value)
+            span = f"from {low} to {high}" if high else f"of at least {low}"
+            raise argparse.ArgumentTypeError(f"must be a whole number {span}, not {value!r}")
+
         self.add_argument(option, type=number, default=default, metavar="N", help=f"{text} (%(default)s)")
 
     def error(self, message):

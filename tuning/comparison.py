@@ -16,7 +16,7 @@ def compare(folder, summary):
     found = {summary["strategy"]: summary}
     for path in sorted(folder.parent.glob("*/summary.json")):
         other = read_json(path)
-        if {"strategy", "objective", "settings"} <= other.keys() and is_same_problem(other, summary):
+        if {"strategy", "objective", "settings"} <= other.keys() and problem(other) == problem(summary):
             found.setdefault(other["strategy"], other)
     summaries = [found[strategy] for strategy in STRATEGIES if strategy in found]
     if len(summaries) < 2:
@@ -28,14 +28,10 @@ def compare(folder, summary):
     figures.save(folder.parent / "comparison.png", figure, suffix=f"draft_of_{folder.name}")
 
 
-def is_same_problem(one, other):
-    """Whether two summaries are of the same objective and search space."""
-
-    def problem(summary):
-        space = {name: value for name, value in summary["settings"].items() if name.startswith("search space")}
-        return summary["objective"], space
-
-    return problem(one) == problem(other)
+def problem(summary):
+    """What two searches must have in common to be compared: the objective and the search space."""
+    space = {name: value for name, value in summary["settings"].items() if name.startswith("search space")}
+    return summary["objective"], space
 
 
 def comparison_table(summaries):

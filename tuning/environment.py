@@ -51,8 +51,8 @@ tf.config.experimental.enable_op_determinism()
 # it the graph of each training: 16 MB a trial (benchmarks/memory.py). One device has nothing to sum.
 keras.optimizers.Optimizer._all_reduce_sum_gradients = lambda self, grads_and_vars: grads_and_vars
 
-_gpus = tf.config.list_physical_devices("GPU")
-for _gpu in _gpus:  # several processes may share it
+gpus = tf.config.list_physical_devices("GPU")
+for _gpu in gpus:  # several processes may share it
     tf.config.experimental.set_memory_growth(_gpu, True)
 
 
@@ -69,7 +69,7 @@ def fastest_precision():
     A CPU with native bfloat16 instructions trains a small CNN 1.2 to 1.5 times as fast with them; without them bfloat16
     is emulated and slow. GPUs have tensor cores for bfloat16 from compute capability 8.0 on, for float16 from 7.0 on.
     """
-    if gpus := tf.config.list_physical_devices("GPU"):
+    if gpus:
         capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
         return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
     return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & set(_cpu().get("flags", "").split()) else "float32"
@@ -82,13 +82,13 @@ def cores():
 
 # A small CNN's step in bfloat16 gains more from two operations at a time, such as the two gradients of a convolution,
 # than from a second core for each of them (benchmarks/precision.py).
-if fastest_precision() == "mixed_bfloat16" and not _gpus and "TF_NUM_INTRAOP_THREADS" not in os.environ:
+if fastest_precision() == "mixed_bfloat16" and not gpus and "TF_NUM_INTRAOP_THREADS" not in os.environ:
     tf.config.threading.set_intra_op_parallelism_threads(max(1, cores() // 2))
 
 
 def hardware():
     """What this process runs on: the CPU's name, its cores as the system counts them, and the names of the GPUs."""
-    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    details = map(tf.config.experimental.get_device_details, gpus)
     return {
         "cpu": _cpu().get("model name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),

@@ -55,12 +55,10 @@ class Stopwatch:
                 write_json(path, {"seconds": seconds_trained})
         self.running = False  # until a trial starts: to look at a finished search is no work on it
 
-    def seconds(self):
-        return self.before + (time.monotonic() - process.STARTED if self.running else 0.0)
-
     def save(self):
         """Stores the seconds and returns them."""
-        seconds = self.seconds()
-        if self.running:
-            write_json(self.path, {"seconds": seconds})
+        if not self.running:
+            return self.before
+        seconds = self.before + time.monotonic() - process.STARTED
+        write_json(self.path, {"seconds": seconds})
         return seconds

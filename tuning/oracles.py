@@ -32,17 +32,13 @@ class RandomSearchOracle(kt.Oracle):
 
     def restore(self):
         """Reads the stored trials; what is damaged is reported and will be trained again."""
-        states = []
         for folder in self.project.trial_folders():
             path = folder / "trial.json"
             state = read_json(path)
             if state.get("status") in ENDED:
-                states.append(state)
+                self.trials[state["trial_id"]] = StoredTrial.from_state(state)
             elif path.exists() and not state:
                 print(f"{path} is damaged: its trial is trained again")
-        for state in sorted(states, key=lambda state: int(state["trial_id"])):
-            trial = self.trials[state["trial_id"]] = StoredTrial.from_state(state)
-            trial.settings = self.project.settings
         seconds = sum(map(seconds_trained, self.trials.values()))
         self.stopwatch = Stopwatch(self.project.folder / "elapsed.json", seconds)
 
@@ -72,11 +68,6 @@ class RandomSearchOracle(kt.Oracle):
         draws = map(self.draw, self.seeds(trial_id))
         return next((values for values in draws if values not in tried), None)
 
-    def populate_space(self, trial_id):
-        tried = [trial.hyperparameters.values for trial in self.trials.values()]
-        values = self.propose(trial_id, tried)
-        return {"status": "RUNNING", "values": values} if values else {"status": "STOPPED"}
-
     # --- The life of a trial ------------------------------------------------------------------------------------------
 
     def forget(self, trial_id):
@@ -85,9 +76,8 @@ class RandomSearchOracle(kt.Oracle):
         self.ongoing_trials = {name: trial for name, trial in self.ongoing_trials.items() if trial.trial_id != trial_id}
 
     def missing(self):
-        """The lowest number, from 0, that no trial has; None where all have been handed out."""
-        numbers = set(map(int, self.trials))
-        return next((each for each in range(self.max_trials) if each not in numbers), None)
+        """The id of the first trial that is missing; None where all have been handed out."""
+        return next((id for id in map(str, range(self.max_trials)) if id not in self.trials), None)
 
     @kt.synchronized
     def lose_worker(self, name):
@@ -104,18 +94,17 @@ class RandomSearchOracle(kt.Oracle):
         if tuner_id in self.ongoing_trials:  # of a worker that was killed and started again
             self.forget(self.ongoing_trials[tuner_id].trial_id)
         self.tuner_ids.add(tuner_id)
-        missing, response = self.missing(), {"status": "STOPPED"}
-        if missing is not None:
-            trial_id = str(missing)
-            response = self.populate_space(trial_id)
-        if response["status"] == "STOPPED":
+        trial_id = self.missing()
+        tried = [trial.hyperparameters.values for trial in self.trials.values()]
+        values = None if trial_id is None else self.propose(trial_id, tried)
+        if values is None:
             if self.ongoing_trials:  # another worker may be lost, and its trial missing again
                 return StoredTrial(self.get_space(), status="IDLE")
             self.tuner_ids.discard(tuner_id)
             self.is_finished = True
             return StoredTrial(self.get_space(), status="STOPPED")
         trial = StoredTrial(self.get_space(), trial_id, "RUNNING")
-        trial.hyperparameters.values, trial.settings = response["values"], self.project.settings
+        trial.hyperparameters.values, trial.settings = values, self.project.settings
         self.ongoing_trials[tuner_id] = self.trials[trial_id] = trial
         self.trials = dict(sorted(self.trials.items(), key=lambda item: int(item[0])))  # of equals, the first is best
         trial.save(self.project.trial_folder(trial_id) / "trial.json")
@@ -136,23 +125,18 @@ class RandomSearchOracle(kt.Oracle):
     def end_trial(self, trial):
         if trial.status != "COMPLETED":  # its message is lost on the way from a worker
             trial.message = (self.project.trial_folder(trial.trial_id) / "failure.txt").read_text()
-        values = trial.hyperparameters.values  # likewise their order
-        order = [hp.name for hp in self.hyperparameters.space if hp.name in values]
-        trial.hyperparameters.values = {name: values[name] for name in dict.fromkeys([*order, *values])}
+        # Likewise the order of its hyperparameters.
+        trial.hyperparameters.values = self.trials[trial.trial_id].hyperparameters.values | trial.hyperparameters.values
         super().end_trial(trial)
-        self.delete_checkpoints()
+        kept = [*self.best_trials(), *self.ongoing_trials.values()]
+        for each in self.trials.values():
+            if each not in kept:  # a checkpoint can take up 13 MB
+                self.project.checkpoint(each.trial_id).unlink(missing_ok=True)
         report(self.trials[trial.trial_id], self)
 
     def best_trials(self, count=BEST_TRIALS):
         """The best completed trials, at most so many, the best one first."""
         return [trial for trial in self.get_best_trials(count) if trial.status == "COMPLETED"]
-
-    def delete_checkpoints(self):
-        """Deletes the checkpoints of trials that are not among the best: one can take up 13 MB."""
-        kept = [*self.best_trials(), *self.ongoing_trials.values()]
-        for trial in self.trials.values():
-            if trial not in kept:
-                self.project.checkpoint(trial.trial_id).unlink(missing_ok=True)
 
     def save(self):
         """Writes nothing: the files of the trials are the whole state."""

@@ -94,8 +94,9 @@ class Project:
         mark.unlink()
 
     def trial_folders(self):
-        """The folders of trials: their names are trial_ and a number, nothing else."""
-        return [path for path in self.folder.glob("trial_*") if re.fullmatch(r"trial_\d+", path.name)]
+        """The folders of trials, in their order: their names are trial_ and a number, nothing else."""
+        found = [path for path in self.folder.glob("trial_*") if re.fullmatch(r"trial_\d+", path.name)]
+        return sorted(found, key=lambda path: int(path.name.removeprefix("trial_")))
 
     def trial_folder(self, trial_id):
         """The folder of a trial, which is made if need be."""

@@ -110,25 +110,16 @@ def trial_record(oracle, trial):
 
 def best_first(records, objective):
     """Sorts records by the objective, the failed ones last."""
-    worst = -math.inf if objective.direction == "max" else math.inf
-
-    def value(record):
-        return worst if record[objective.name] is None else record[objective.name]
-
-    return sorted(records, key=value, reverse=objective.direction == "max")
+    name, sign = objective.name, -1 if objective.direction == "max" else 1
+    return sorted(records, key=lambda record: math.inf if record[name] is None else sign * record[name])
 
 
 def write_csv(path, records):
     """Writes records with all their digits, without the learning curves."""
-    rows = []
-    for record in records:
-        row = {}
-        for name, value in record.items():
-            if name != "curves":
-                row |= value if name == "hyperparameters" else {name: value}
-        rows.append(row)
+    rows = [record | record["hyperparameters"] for record in records]
+    names = dict.fromkeys(name for row in rows for name in row if name not in ("hyperparameters", "curves"))
     with whole_file(path) as draft, open(draft, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -136,15 +127,15 @@ def write_csv(path, records):
 def trials_table(records, objective):
     """The lines of a table of trials, and why some failed."""
     names = list(dict.fromkeys(name for record in records for name in record["hyperparameters"]))
-    rows = [["trial", *map(spelled, names), "best epoch", objective.name.replace("_", " "), "time"]]
+    rows = [["trial", *map(spelled, names), "epochs", objective.name.replace("_", " "), "seconds"]]
     for record in records:
         failed = record[objective.name] is None
         rows.append([
             record["trial"],
             *(short(record["hyperparameters"].get(name, "-")) for name in names),
-            f"{'-' if failed else record['best_epoch']} of {record['epochs']}",
+            f"{'-' if failed else record['best_epoch']}/{record['epochs']}",
             "failed" if failed else f"{record[objective.name]:.4f}",
-            duration(record["seconds"]),
+            round(record["seconds"]),
         ])
     proposers = [record["proposed_by"] for record in records]
     if "surrogate" in proposers:
@@ -162,12 +153,12 @@ def edge_hints(hp, value):
     if value is None or not hasattr(hp, "min_value"):
         return []
     place = hp.value_to_prob(value)  # on the hyperparameter's own scale, the range goes from 0 to 1
-    margin = 0.02 if hp.step is None else (hp.value_to_prob(hp.max_value) - hp.value_to_prob(hp.min_value)) * 0.02
+    margin = 0.02 * (hp.value_to_prob(hp.max_value) - hp.value_to_prob(hp.min_value))
     factor = 10 if hp.sampling == "log" else 1.5
     ends = ("lower", hp.min_value, hp.min_value / factor), ("upper", hp.max_value, hp.max_value * factor)
     for end, limit, wider in ends:
         wider = round(wider) if isinstance(limit, int) else wider
-        if wider != limit and abs(place - hp.value_to_prob(limit)) <= margin:
+        if not hp.min_value <= wider <= hp.max_value and abs(place - hp.value_to_prob(limit)) <= margin:
             return [
                 f"Hint: the best {hp.name}, {short(value)}, is at the {end} end of its range: "
                 f"a wider one, to {wider:.3g} for example, may hold better values"

@@ -14,7 +14,6 @@ import warnings
 import keras
 import keras_tuner as kt
 import numpy as np
-import tensorflow as tf
 
 from tuning import chief, process, workers
 from tuning.bayesian import BayesianOptimizationOracle
@@ -23,11 +22,6 @@ from tuning.text import printable
 from tuning.trials import number
 
 kt.src.config.DEBUG = False  # private: else KerasTuner prints a traceback of each failed trial, which is reported
-
-
-def _trial_seed(seed, trial_id):
-    """A seed for each trial of a search, the same whatever ran before it in the same process."""
-    return int(np.random.SeedSequence([seed, int(trial_id)]).generate_state(1)[0])
 
 
 def _shows_progress_bars():
@@ -51,7 +45,7 @@ class Tuner(kt.Tuner):
     oracle_class = None
 
     def __init__(self, hypermodel, *, project, **options):
-        self.project, self.precision = project, "float32"
+        self.project = project
         oracle = self.oracle_class(project, **options)
         super().__init__(oracle, hypermodel, directory=str(project.folder.parent), project_name=project.folder.name)
         self.seed = oracle.seed
@@ -76,6 +70,7 @@ class Tuner(kt.Tuner):
         """
         self.validation_data = validation_data
         kwargs["validation_data"] = validation_data
+        kwargs.pop("verbose", None)  # what is shown depends on where it is shown
         if self.project.options.tensorboard:  # KerasTuner gives each trial a folder and adds its hyperparameters
             logs = keras.callbacks.TensorBoard(self.project.folder / "tensorboard")
             kwargs["callbacks"] = [*kwargs.get("callbacks", ()), logs]
@@ -89,9 +84,8 @@ class Tuner(kt.Tuner):
         if self.project.options.workers == 1 and not workers.is_chief():
             super().search(*args, **kwargs)
         else:
-            gpus = len(tf.config.list_physical_devices("GPU"))
             count = min(self.project.options.workers, self.oracle.max_trials)
-            chief.run(self.oracle, self.project.folder, count, gpus, super().search)
+            chief.run(self.oracle, self.project.folder, count, super().search)
         if self.forget_damaged_trials():
             raise process.SearchFailed(f"a checkpoint can't be read back. {process.resume_hint()}")
 
@@ -131,7 +125,8 @@ class Tuner(kt.Tuner):
         # What an interrupted run of this trial has left.
         self.project.checkpoint(trial.trial_id).unlink(missing_ok=True)
         shutil.rmtree(self.project.folder / "tensorboard" / trial.trial_id, ignore_errors=True)
-        keras.utils.set_random_seed(_trial_seed(self.seed, trial.trial_id))
+        seeds = np.random.SeedSequence([self.seed, int(trial.trial_id)])  # whatever ran before in this process
+        keras.utils.set_random_seed(int(seeds.generate_state(1)[0]))
         try:
             return super().run_trial(trial, *args, verbose=1 if _shows_progress_bars() else 2, **kwargs)
         except kt.errors.FatalError:
@@ -146,8 +141,9 @@ class Tuner(kt.Tuner):
         self.epoch_started = time.monotonic()
 
     def on_epoch_end(self, trial, model, epoch, logs=None):
-        if not np.isfinite(logs["loss"]):
-            raise kt.errors.FailedTrialError(f"the loss was {logs['loss']} in epoch {epoch + 1}")
+        for name in ("loss", self.oracle.objective.name):
+            if not np.isfinite(logs[name]):
+                raise kt.errors.FailedTrialError(f"the {name} was {logs[name]} in epoch {epoch + 1}")
         logs = logs | {"seconds": time.monotonic() - self.epoch_started}
         self.oracle.update_trial(trial.trial_id, logs, step=epoch)  # KerasTuner itself would keep the best epoch only
 

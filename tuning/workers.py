@@ -42,10 +42,16 @@ def is_worker():
 
 def check_environment():
     """Refuses KerasTuner's variables where only some are set."""
-    missing = [name for name in VARIABLES if not os.environ.get(name)]
+    for name in VARIABLES:
+        if os.environ.get(name) == "":  # as if it were not set
+            del os.environ[name]
+    missing = [name for name in VARIABLES if name not in os.environ]
     if 0 < len(missing) < len(VARIABLES):
         raise process.BadInput(f"a parallel search needs {', '.join(missing)} in the environment as well")
     if not missing:
+        port = os.environ["KERASTUNER_ORACLE_PORT"]
+        if not (port.isdecimal() and int(port) < 2**16):
+            raise process.BadInput(f"KERASTUNER_ORACLE_PORT must be the number of a port, not {port!r}")
         # Workers and chief speak directly: gRPC would send even what is for this machine through http_proxy.
         os.environ["no_grpc_proxy"] = os.environ["KERASTUNER_ORACLE_IP"]
 
@@ -105,13 +111,15 @@ def heartbeat_file(folder, name):
 
 def start_heartbeat(folder):
     """Touches this worker's file from now on, until leave()."""
+    _finished.clear()  # in a notebook, an earlier search has set it
     path = heartbeat_file(folder, os.environ["KERASTUNER_TUNER_ID"])
     path.touch()
 
     def beat():
         while not _finished.wait(BEAT_SECONDS):
             check_heartbeat(folder)
-            os.utime(path)
+            with contextlib.suppress(OSError):  # a network's file system may fail for a moment
+                os.utime(path)
 
     threading.Thread(target=beat, daemon=True).start()
 
