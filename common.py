@@ -93,7 +93,7 @@ def dataset(images, labels, batch_size, shuffle=False):
     """Batches of images and labels, anew for each epoch, as a tf.data.Dataset.
 
     Autotuning is off, unlike in the datasets that Keras makes of arrays: after some epochs, Keras would wait for its
-    thread for up to 10 seconds (benchmarks/pause.py). The order of shuffling depends on TensorFlow's random seed.
+    thread for several seconds (benchmarks/pause.py). The order of shuffling depends on TensorFlow's random seed.
     """
     images, labels = tf.constant(images), tf.constant(labels)
     indices = tf.data.Dataset.range(len(images))

@@ -7,7 +7,9 @@ traces the training, then all of them. About 5 minutes; nothing else should run 
 """
 
 import argparse
+import contextlib
 import statistics
+import sys
 
 import trainings  # first: it sets up TensorFlow
 import common
@@ -30,12 +32,13 @@ def main():
     rows, all_epochs = [], []
     for name, data in feeds.items():
         _, _, model = trainings.build(seed=1)
-        model.fit(**data, epochs=epochs, callbacks=[trainings.EpochTimes()], verbose=2)
+        with contextlib.redirect_stdout(sys.stderr):
+            model.fit(**data, epochs=epochs, callbacks=[trainings.EpochTimes()], verbose=2)
         seconds = trainings.EpochTimes.trainings[-1][1:]
         middle, largest = statistics.median(seconds), max(seconds)
         rows.append([name, f"{middle:.2f}", f"{largest:.2f}", f"{largest / middle:.2f}", f"{sum(seconds):.0f}"])
         all_epochs.append(f"{name}: {', '.join(f'{each:.1f}' for each in seconds)}")
-    print(f"\n{trainings.this_machine()}\n")
+    print(f"{trainings.this_machine()}\n")
     header = ["seconds of an epoch", "median", "largest", "largest / median", f"sum of {epochs - 1}"]
     print(trainings.table(header, rows), *all_epochs, sep="\n\n")
 

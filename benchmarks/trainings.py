@@ -1,6 +1,7 @@
 """Trainings of one fixed set of hyperparameters, for the benchmarks that compare ways to train."""
 
 import argparse
+import contextlib
 import functools
 import statistics
 import sys
@@ -57,10 +58,11 @@ def train(seed, precision=None, hyperparameters=HYPERPARAMETERS, epochs=None, ca
     """
     cnn, hp, model = build(seed, precision, hyperparameters)
     (images, labels), validation = load_data()
-    history = cnn.fit(
-        hp, model, images, labels, validation_data=validation, batch_size=BATCH_SIZE, epochs=epochs or EPOCHS,
-        callbacks=[common.early_stopping(PATIENCE), EpochTimes(), *callbacks], verbose=2,
-    )
+    with contextlib.redirect_stdout(sys.stderr):  # the result alone goes to stdout
+        history = cnn.fit(
+            hp, model, images, labels, validation_data=validation, batch_size=BATCH_SIZE, epochs=epochs or EPOCHS,
+            callbacks=[common.early_stopping(PATIENCE), EpochTimes(), *callbacks], verbose=2,
+        )
     return model, history.history | {"seconds": EpochTimes.trainings[-1]}
 
 
@@ -102,5 +104,5 @@ def compare(description, names, measure, time_only=()):
         mine = [row for row in measured if row["name"] == name]
         cells = [spread([row[key] for row in mine], form) for key, form in forms.items()]
         lines.append([name, *(["", "", cells[-1]] if name in time_only else cells)])
-    print(f"\n{this_machine()}\n\n{HYPERPARAMETERS}, mean ± standard deviation of {len(SEEDS)} seeds\n")
+    print(f"{this_machine()}\n\n{HYPERPARAMETERS}, mean ± standard deviation of {len(SEEDS)} seeds\n")
     print(table(["", "best validation accuracy", "epochs", "seconds per epoch"], lines))

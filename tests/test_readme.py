@@ -1,4 +1,4 @@
-"""What the README says was measured: its figures are those of the committed files in benchmarks/."""
+"""What both READMEs say was measured: their figures are those of the committed files in benchmarks/."""
 
 import re
 import statistics
@@ -6,6 +6,7 @@ import sys
 import textwrap
 
 import keras_tuner as kt
+import pytest
 from conftest import ROOT
 
 from tuning import comparison, report
@@ -13,11 +14,15 @@ from tuning import comparison, report
 sys.path.append(str(ROOT / "benchmarks"))  # last: it has a workers.py of its own
 import study
 
-README = (ROOT / "README.md").read_text()
-PROSE = " ".join(README.split())
+README, BENCHMARKS = ((ROOT / folder / "README.md").read_text() for folder in (".", "benchmarks"))
 MEASURED = {path.stem: path.read_text() for path in (ROOT / "benchmarks").glob("*.md") if path.stem != "README"}
 SEARCHES, TRIALS = study.read(study.SEARCHES), study.read(study.TRIALS)
+REPORT = study.report()
 OBJECTIVE = kt.Objective("val_accuracy", "max")
+
+
+def prose(text):
+    return " ".join(text.split())
 
 
 def summary(strategy):
@@ -40,50 +45,77 @@ def summary(strategy):
     }
 
 
-def mean_of_three(name):
-    """The mean over random search with seeds 1, 2 and 3."""
-    return statistics.mean(study.of(SEARCHES, "random search", seed)[0][name] for seed in (1, 2, 3))
+def means(name):
+    """The means of both strategies over all searches, as the first table has them."""
+    columns = [[row[name] for row in SEARCHES if row["strategy"] == strategy] for strategy in study.SCRIPTS]
+    assert all(len(column) == 5 for column in columns)
+    return " / ".join(f"{statistics.mean(column):.4f}" for column in columns)
+
+
+def speed(name):
+    """The numbers in a row of speed.md: the reference, the same without the pause, one process, two workers."""
+    cells = re.search(rf"^\| {name} \|(.*)\|$", MEASURED["speed"], re.MULTILINE)[1]
+    return [float(cell) for cell in cells.split("|")]
 
 
 def shown(lines):
-    return textwrap.indent("\n".join(lines), "    ") in README
+    return textwrap.indent("\n".join(line.rstrip() for line in lines), "    ") in README
 
 
 def test_the_results_shown_are_those_of_both_searches_with_seed_1():
     summaries = [summary(strategy) for strategy in study.SCRIPTS]
-    ranking = report.best_first(summaries[1]["trials"], OBJECTIVE)
-    assert shown(report.trials_table(ranking, OBJECTIVE))
-    assert shown(line.rstrip() for line in comparison.comparison_table(summaries))
-    assert shown(report.result_lines(summaries[0]))
+    for each in summaries:
+        assert shown(report.trials_table(report.best_first(each["trials"], OBJECTIVE), OBJECTIVE))
+        assert shown(report.result_lines(each))
+    assert shown(comparison.comparison_table(summaries))
 
 
-def test_the_first_table_has_what_was_published_and_the_mean_of_three_searches():
+def test_the_first_table_has_what_was_published_and_what_was_measured():
     rows = [line for line in MEASURED["published"].splitlines() if line.startswith("|")]
     assert rows and all(row in README for row in rows)
-    test, minutes = mean_of_three("test_accuracy"), mean_of_three("seconds") / 60
-    assert f"one network (mean of seeds 1, 2, 3) | {test:.4f} | {minutes:.0f} min |" in README
-    assert f"best four trials together | {mean_of_three('best_four_test_accuracy'):.4f} |" in README
+    minutes, accuracies = [f"{seconds / 60:.0f} min" for seconds in speed("seconds per search")], speed("test accuracy")
+    assert f"| a straightforward script, `benchmarks/reference.py` | {accuracies[0]:.4f} | {minutes[0]} |" in README
+    assert f"one network | {means('test_accuracy')} | {minutes[2]} |" in README
+    assert f"the best four trials together | {means('best_four_test_accuracy')} |" in README
 
 
-def test_the_short_trials_rank_as_is_said():
-    text = study.short_trials(study.of(TRIALS, "random search", 1))
-    correlation = re.search(r"correlation of (0\.\d\d)", text)[1]
-    assert f"have another order (rank correlation {correlation})" in PROSE
-    short, full = zip(*study.pairs(study.of(TRIALS, "random search", 1)))
-    ranks = [[[row["trial"] for row in report.best_first(rows, OBJECTIVE)].index(trial) + 1 for trial in (4, 6)]
-             for rows in (short, full)]
-    assert ranks == [[2, 3], [7, 8]]
+@pytest.mark.parametrize("figure, name, pattern", [
+    (r"leads by (-?\d\.\d{4})", "measures", r"\| test accuracy \|.*\| \+?(-?\d\.\d{4}), "),
+    (r"validation accuracy (0\.\d{4}), random", "process", r"mean validation accuracy is (0\.\d{4})"),
+    (r"random (0\.\d{4})\)", "process", r"of the random ones (0\.\d{4})"),
+    (r"learning rate alone explains (\d\d%)", "hyperparameters", r"\| learning rate \|.*\| (\d\d%) \|"),
+    (r"rank correlation (0\.\d\d)", "short trials", r"correlation of (0\.\d\d)"),
+    (r"together\*\* gain (0\.\d{4})", "best four", r"test images by (0\.\d{4})"),
+])
+def test_what_was_found_is_what_the_study_reports(figure, name, pattern):
+    assert re.search(figure, prose(README))[1] == re.search(pattern, REPORT[name])[1]
+
+
+def test_the_pause_is_what_the_speed_benchmark_reports():
+    pause = re.search(r"So the pause is (\d+) s", MEASURED["speed"])[1]
+    assert f"needs: {pause} of {speed('seconds per search')[0]:.0f} seconds of the straightforward script" in prose(README)
 
 
 def test_every_accuracy_is_in_a_committed_measurement():
-    measured = "".join(MEASURED.values())
+    measured = "".join([*MEASURED.values(), *REPORT.values(), means("test_accuracy"), means("best_four_test_accuracy")])
     for row in (*SEARCHES, *TRIALS):
-        measured += "".join(f"{value:.4f} " for name, value in row.items() if name.endswith("accuracy") and value)
-    for name in "test_accuracy", "best_four_test_accuracy":  # the means in the first table
-        measured += f"{mean_of_three(name):.4f} "
-    accuracies = set(re.findall(r"\b0\.\d{4}\b", README))
-    assert len(accuracies) > 5 and accuracies <= set(re.findall(r"\b0\.\d{4}\b", measured))
+        measured += "".join(f" {value:.4f}" for name, value in row.items() if name.endswith("accuracy") and value)
+    for text in README, BENCHMARKS:
+        accuracies = set(re.findall(r"\b0\.\d{4}\b", text))
+        assert len(accuracies) > 5 and accuracies <= set(re.findall(r"\b0\.\d{4}\b", measured))
 
 
-def test_the_readme_is_short():
+@pytest.mark.parametrize("name", REPORT)
+def test_the_study_s_report_is_quoted_in_full(name):
+    assert prose(REPORT[name]) in prose(BENCHMARKS)
+
+
+@pytest.mark.parametrize("name", ["speed", "pause", "memory"])
+def test_what_a_benchmark_has_printed_is_quoted_in_full(name):
+    machine, _, printed = MEASURED[name].partition("\n\n")
+    assert "cores" in machine and printed.strip() in BENCHMARKS
+
+
+def test_both_are_short():
     assert len(README.splitlines()) <= 170 and len(README.split()) <= 1500
+    assert len(BENCHMARKS.splitlines()) <= 150
