@@ -110,7 +110,7 @@ def test_the_study_s_report_is_quoted_in_full(name):
     assert prose(REPORT[name]) in prose(BENCHMARKS)
 
 
-@pytest.mark.parametrize("name", ["speed", "pause", "memory"])
+@pytest.mark.parametrize("name", ["speed", "pause", "memory", "precision"])
 def test_what_a_benchmark_has_printed_is_quoted_in_full(name):
     machine, _, printed = MEASURED[name].partition("\n\n")
     assert "cores" in machine and printed.strip() in BENCHMARKS
