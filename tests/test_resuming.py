@@ -711,6 +711,14 @@ def test_a_trial_whose_objective_is_no_number_fails(tmp_path):
             tuner.on_epoch_end(trial, None, 1, {"loss": 0.5, "val_accuracy": math.nan})
 
 
+def test_an_objective_that_is_not_measured_is_reported_by_name(tmp_path):
+    with open_tuner(RANDOM, tmp_path) as tuner:
+        trial = tuner.oracle.create_trial("tuner0")
+        tuner.on_epoch_begin(trial, None, 0)
+        with pytest.raises(ValueError, match="Objective value missing in metrics .*val_accuracy"):
+            tuner.on_epoch_end(trial, None, 0, {"loss": 0.5})
+
+
 def test_a_search_whose_trials_all_fail_ends_in_one_line(run_failing):
     process = run_failing(all_fail=True)
     assert process.returncode == 1

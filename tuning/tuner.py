@@ -125,7 +125,8 @@ class Tuner(kt.Tuner):
         # What an interrupted run of this trial has left.
         self.project.checkpoint(trial.trial_id).unlink(missing_ok=True)
         shutil.rmtree(self.project.folder / "tensorboard" / trial.trial_id, ignore_errors=True)
-        seeds = np.random.SeedSequence([self.seed, int(trial.trial_id)])  # whatever ran before in this process
+        # The same seed whatever ran before in this process.
+        seeds = np.random.SeedSequence([self.seed, int(trial.trial_id)])
         keras.utils.set_random_seed(int(seeds.generate_state(1)[0]))
         try:
             return super().run_trial(trial, *args, verbose=1 if _shows_progress_bars() else 2, **kwargs)
@@ -142,7 +143,7 @@ class Tuner(kt.Tuner):
 
     def on_epoch_end(self, trial, model, epoch, logs=None):
         for name in ("loss", self.oracle.objective.name):
-            if not np.isfinite(logs[name]):
+            if name in logs and not np.isfinite(logs[name]):  # KerasTuner itself reports a missing objective
                 raise kt.errors.FailedTrialError(f"the {name} was {logs[name]} in epoch {epoch + 1}")
         logs = logs | {"seconds": time.monotonic() - self.epoch_started}
         self.oracle.update_trial(trial.trial_id, logs, step=epoch)  # KerasTuner itself would keep the best epoch only

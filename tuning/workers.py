@@ -41,7 +41,7 @@ def is_worker():
 
 
 def check_environment():
-    """Refuses KerasTuner's variables where only some are set."""
+    """Refuses KerasTuner's variables where only some are set, or the port is none; an empty one counts as not set."""
     for name in VARIABLES:
         if os.environ.get(name) == "":  # as if it were not set
             del os.environ[name]
