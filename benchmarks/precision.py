@@ -25,8 +25,7 @@ def train(name, seed):
     precision, threads = VARIANTS[name]
     code = f"import json, trainings; print(json.dumps(trainings.train({seed}, {precision!r})[1], default=float))"
     variables = {"TF_NUM_INTRAOP_THREADS": str(threads), "PYTHONPATH": str(ROOT / "benchmarks")}
-    output = subprocess.check_output([sys.executable, "-c", code], env=os.environ | variables, text=True)
-    return None, json.loads(output.splitlines()[-1])
+    return None, json.loads(subprocess.check_output([sys.executable, "-c", code], env=os.environ | variables))
 
 
 if __name__ == "__main__":
