@@ -93,7 +93,7 @@ def search(results_dir):
     images, labels = common.load_test_data()
     train, validation = common.load_train_data(1000)
     with open_tuner(RANDOM, results_dir, *options, hypermodel=TwoTrialsOnly()) as tuner:
-        tuner.search(*train, validation_data=validation, epochs=5, batch_size=32, verbose=0)  # as in KerasTuner's guides
+        tuner.search(*train, validation_data=validation, epochs=5, batch_size=32, verbose=0)  # as KerasTuner's guides
         tuning.evaluate(tuner, images[:1000], labels[:1000], common.CLASS_NAMES)
     return tuner
 
@@ -263,13 +263,13 @@ def test_a_best_value_at_an_end_of_its_range_gets_a_hint(name, value, hint):
     assert lines == [] if hint is None else (len(lines) == 1 and hint in lines[0])
 
 
-# --- Side by side -----------------------------------------------------------------------------------------------------
-
-
 def test_no_hint_names_a_narrower_range():
     hp = kt.HyperParameters()
     hp.Float("shift", -10, 10)
     assert report.edge_hints(hp.space[0], -10.0) == []
+
+
+# --- Side by side -----------------------------------------------------------------------------------------------------
 
 
 def test_side_by_side_names_the_settings_that_differ_but_not_those_of_one_strategy():
