@@ -76,7 +76,7 @@ def this_machine():
     return machine(tuning.environment.hardware(), tuning.environment.versions())
 
 
-def compare(description, names, measure, time_only=()):
+def compare(description, names, measure, time_only=(), seeds=SEEDS):
     """Measures each variant with each seed, and prints a Markdown table.
 
     Args:
@@ -84,6 +84,7 @@ def compare(description, names, measure, time_only=()):
         names: of the variants.
         measure: a function of `name` and `seed` that trains and returns what train() does.
         time_only: the names of variants whose accuracy is not shown.
+        seeds: of the trainings.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_store(parser)
@@ -98,11 +99,11 @@ def compare(description, names, measure, time_only=()):
         }
 
     # Seed by seed, so that all variants share what else the machine does.
-    measured = [rows.get(result, name=name, seed=seed) for seed in SEEDS for name in names]
+    measured = [rows.get(result, name=name, seed=seed) for seed in seeds for name in names]
     lines, forms = [], {"val_accuracy": ".4f", "epochs": ".1f", "seconds": ".2f"}
     for name in names:
         mine = [row for row in measured if row["name"] == name]
         cells = [spread([row[key] for row in mine], form) for key, form in forms.items()]
         lines.append([name, *(["", "", cells[-1]] if name in time_only else cells)])
-    print(f"{this_machine()}\n\n{HYPERPARAMETERS}, mean ± standard deviation of {len(SEEDS)} seeds\n")
+    print(f"{this_machine()}\n\n{HYPERPARAMETERS}, mean ± standard deviation of {len(seeds)} seeds\n")
     print(table(["", "best validation accuracy", "epochs", "seconds per epoch"], lines))

@@ -113,10 +113,30 @@ def test_the_study_s_report_is_quoted_in_full(name):
     assert prose(REPORT[name]) in prose(BENCHMARKS)
 
 
-@pytest.mark.parametrize("name", ["speed", "pause", "memory", "precision"])
-def test_what_a_benchmark_has_printed_is_quoted_in_full(name):
-    machine, _, printed = MEASURED[name].partition("\n\n")
-    assert "cores" in machine and printed.strip() in BENCHMARKS
+@pytest.mark.parametrize("name, paragraphs", [
+    ("speed", slice(1, None)),
+    ("workers", slice(3, None)),
+    ("pause", slice(1, 2)),
+    ("tricks", slice(2, None)),
+    ("memory", slice(2, None)),
+])
+def test_what_a_benchmark_has_printed_is_quoted(name, paragraphs):
+    printed = MEASURED[name].strip().split("\n\n")
+    assert "cores" in printed[0] and printed[paragraphs]
+    assert all(prose(paragraph) in prose(BENCHMARKS) for paragraph in printed[paragraphs])
+
+
+def test_the_seconds_of_an_epoch_are_those_measured():
+    reference, without, ours, _ = cells(MEASURED["speed_quick"], "seconds per epoch")
+    assert f"an epoch takes {ours} s, the reference's {reference} s ({without} s without the pause)" in prose(BENCHMARKS)
+    bfloat16, float32 = (
+        [cells(MEASURED["precision"], f"{precision}, {threads} threads")[-1].split()[0] for threads in (1, 2)]
+        for precision in ("mixed_bfloat16", "float32")
+    )
+    assert (
+        f"in bfloat16 an epoch takes {bfloat16[0]} s with one thread for an operation and {bfloat16[1]} s with two, "
+        f"in float32 {float32[0]} s and {float32[1]} s"
+    ) in prose(BENCHMARKS)
 
 
 def test_both_are_short():
