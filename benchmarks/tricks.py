@@ -20,7 +20,6 @@ layers = keras.layers
 Sequential, Adam, dataset = keras.Sequential, keras.optimizers.Adam, common.dataset
 TIMING_EPOCHS = 4
 SEEDS = range(1, 5)
-HIGH_RATE = ", learning rate 0.01"
 
 
 # --- Other networks: functions from common.py's list of layers to another one -----------------------------------------
@@ -127,8 +126,9 @@ VARIANTS = {  # what to put in place of what
     "constant learning rate": [(keras.callbacks, "ReduceLROnPlateau", nothing)],
     "min_delta 0": [(common, "MIN_DELTA", 0)],
 }
+HIGH_RATE = (trainings, "HYPERPARAMETERS", trainings.HYPERPARAMETERS | {"learning_rate": 0.01})
 VARIANTS |= {
-    name + HIGH_RATE: VARIANTS[name]
+    f"{name}, learning rate 0.01": [*VARIANTS[name], HIGH_RATE]
     for name in ("as it is", "without RandomErasing", "no average of weights", "constant learning rate")
 }
 TIME_ONLY = {
@@ -145,9 +145,8 @@ def train(name, seed):
     with contextlib.ExitStack() as stack:
         for place in (VARIANTS | TIME_ONLY)[name]:
             stack.enter_context(mock.patch.object(*place))
-        rate = {"learning_rate": 0.01} if name.endswith(HIGH_RATE) else {}
         epochs = TIMING_EPOCHS if name in TIME_ONLY else None
-        return trainings.train(seed, hyperparameters=trainings.HYPERPARAMETERS | rate, epochs=epochs)
+        return trainings.train(seed, hyperparameters=trainings.HYPERPARAMETERS, epochs=epochs)
 
 
 if __name__ == "__main__":
