@@ -1,15 +1,4 @@
-"""Runs any KerasTuner search so that it can be interrupted, resumed, run in parallel and reported.
+"""Runs a KerasTuner search so that it can be interrupted, resumed, run by several processes, and reported.
 
-Importing this package sets up TensorFlow, so it comes before whatever else imports it.
+command_line parses the options and imports nothing slow. tuner has the two strategies, report the result.
 """
-
-from tuning import environment  # isort: skip (before what imports TensorFlow)
-from tuning.cli import ArgumentParser, run
-from tuning.process import BadInput, SearchFailed
-from tuning.report import evaluate
-from tuning.tuner import BayesianOptimization, RandomSearch
-
-__all__ = [
-    "ArgumentParser", "BadInput", "BayesianOptimization", "RandomSearch", "SearchFailed", "environment", "evaluate",
-    "run",
-]

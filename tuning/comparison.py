@@ -1,14 +1,12 @@
 """The searches of both strategies side by side."""
 
-import keras_tuner as kt
-
 from tuning import figures
-from tuning.bayesian import BayesianOptimizationOracle
-from tuning.files import read_json
-from tuning.oracles import RandomSearchOracle
-from tuning.text import duration, printable, short, spelled, table
+from tuning.command_line import printable
+from tuning.environment import kt
+from tuning.folder import read_json
+from tuning.text import duration, print_table, short, spelled
 
-STRATEGIES = (RandomSearchOracle.strategy, BayesianOptimizationOracle.strategy)  # in the order of their columns
+STRATEGIES = ("random search", "Bayesian optimization")  # in the order of their columns
 
 
 def compare(folder, summary):
@@ -16,16 +14,16 @@ def compare(folder, summary):
     found = {summary["strategy"]: summary}
     for path in sorted(folder.parent.glob("*/summary.json")):
         other = read_json(path)
-        if {"strategy", "objective", "settings"} <= other.keys() and problem(other) == problem(summary):
+        if {"strategy", "objective", "settings", "elapsed_seconds"} <= other.keys() and problem(other) == problem(summary):
             found.setdefault(other["strategy"], other)
     summaries = [found[strategy] for strategy in STRATEGIES if strategy in found]
     if len(summaries) < 2:
         return
-    print("", *comparison_table(summaries), sep="\n")
+    print()
+    print_comparison(summaries)
     objective = kt.Objective(**summary["objective"])
     figure = figures.comparison({each["strategy"]: each["trials"] for each in summaries}, objective)
-    # Both searches may end at the same moment, so each has a draft of its own.
-    figures.save(folder.parent / "comparison.png", figure, suffix=f"draft_of_{folder.name}")
+    figures.save(folder.parent / "comparison.png", figure)
 
 
 def problem(summary):
@@ -34,26 +32,29 @@ def problem(summary):
     return summary["objective"], space
 
 
-def comparison_table(summaries):
-    """The lines of a table of searches side by side, and of the settings in which they differ."""
+def print_comparison(summaries):
+    """Prints a table of searches side by side, and the settings in which they differ."""
     objective = summaries[0]["objective"]["name"]
     test = objective.replace("val_", "test_")
-    rows = [["", *(each["strategy"] for each in summaries)]]
+    rows = []
     for title, model, metric in (
         (f"best {spelled(objective)}", "best", objective),
         (spelled(test), "best", test),
         (f"{spelled(test)}, best four together", "best_four", test),
     ):
-        rows.append([title, *(f"{each[model][metric]:.4f}" for each in summaries)])
-    for name in summaries[0]["best"]["hyperparameters"]:
-        rows.append([name, *(short(each["best"]["hyperparameters"].get(name, "-")) for each in summaries)])
+        values = [each.get(model, {}).get(metric) for each in summaries]
+        rows.append([title, *("-" if value is None else f"{value:.4f}" for value in values)])
+    for name in dict.fromkeys(name for each in summaries for name in each["best"]["hyperparameters"]):
+        rows.append([spelled(name), *(short(each["best"]["hyperparameters"].get(name, "-")) for each in summaries)])
     rows.append(["best trial", *(each["best"]["trial"] for each in summaries)])
     rows.append(["total trials", *(len(each["trials"]) for each in summaries)])
     rows.append(["total elapsed time", *(duration(each["elapsed_seconds"]) for each in summaries)])
-    settings = [each["settings"] for each in summaries]
+    print_table(["", *(each["strategy"] for each in summaries)], rows)
+    settings = [{name: value for name, value in each["settings"].items() if name != "strategy"} for each in summaries]
     differences = [
-        f"{name} ({', '.join(str(each.get(name)) for each in settings)})"
+        f"{name} ({', '.join(str(each[name]) for each in settings)})"
         for name in settings[0]
         if name in settings[1] and settings[0][name] != settings[1][name]
     ]
-    return table(rows) + ([printable(f"The settings differ: {'; '.join(differences)}")] if differences else [])
+    if differences:
+        print(printable(f"The settings differ: {'; '.join(differences)}"))

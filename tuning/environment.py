@@ -1,59 +1,89 @@
-"""Sets up TensorFlow, Keras and matplotlib, whatever the environment and the home directory hold for other programs."""
+"""Sets up TensorFlow and Keras before anything else imports them, and knows the hardware.
+
+The other files import keras, kt and tf from here, so that none of them can come too early.
+"""
 
 import contextlib
 import logging
 import os
 import platform
-import tempfile
+import shutil
 import warnings
 from pathlib import Path
 
-from tuning import process
+# What a search needs, whatever keras.json and the environment say; TensorFlow's own variables stay the user's.
+os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_USE_LEGACY_KERAS": "0"}
+for _name, _value in {
+    "TF_CPP_MIN_LOG_LEVEL": "3",  # what matters comes as a Python exception
+    "TF_ENABLE_ONEDNN_OPTS": "1",  # off by default where a processor has AVX2 only: a step takes 1.2 times as long
+    "GRPC_VERBOSITY": "NONE",
+}.items():
+    os.environ.setdefault(_name, _value)
 
-# What other programs set for these libraries changes results or breaks them. So all of it is dropped, but for what says
-# which resources to use. keras.json and matplotlibrc are not read: an empty folder is where they would be.
-_PREFIXES = ("TF_", "KERAS_", "ONEDNN_", "DNNL_", "MPL", "MATPLOTLIB")
-_KEPT = {
-    "KERAS_HOME", "MPLCONFIGDIR", "TF_CPP_MIN_LOG_LEVEL", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR",
-    "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS",
-}
-for _name in [name for name in os.environ if name.startswith(_PREFIXES) and name not in _KEPT]:
-    del os.environ[_name]
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters comes as a Python exception
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # likewise
-
-warnings.resetwarnings()  # PYTHONWARNINGS=error would make an error of any library's deprecation
 for _category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
     warnings.simplefilter("ignore", _category)
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
-_before = {name: os.environ.get(name) for name in ("KERAS_HOME", "XDG_CONFIG_HOME")}
-with process.stderr_off(), tempfile.TemporaryDirectory() as _empty:
-    os.environ |= dict.fromkeys(_before, _empty)
-    with contextlib.chdir(_empty):
-        import matplotlib  # before Keras, which imports it as well
+
+
+@contextlib.contextmanager
+def _stderr_off():
+    """Discards what TensorFlow's C++ code logs while it starts, whatever its log level: to file descriptor 2 itself."""
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+with _stderr_off():
+    import joblib
     import keras
     import keras_tuner as kt
     import numpy as np
+    import psutil
     import tensorflow as tf
-for _name, _value in _before.items():
-    del os.environ[_name]
-    if _value is not None:
-        os.environ[_name] = _value
 
-matplotlib.rcdefaults()
+    GPUS = tf.config.list_physical_devices("GPU")
+
+PROCESSES_PER_GPU = 4  # a small network leaves most of a GPU idle
+BYTES_PER_PROCESS = 1e9
+
+keras.config.set_floatx("float32")
+keras.config.set_image_data_format("channels_last")
+keras.config.set_epsilon(1e-7)
+kt.src.config.DEBUG = False  # private: else KerasTuner prints a traceback of each failed trial, which is reported
 tf.get_logger().setLevel("ERROR")  # it warns of a graph for each trial, which is what a search needs
 
-# Same seed, same result, digit for digit.
-tf.config.experimental.enable_op_determinism()
+with contextlib.suppress(RuntimeError):  # in a notebook in which TensorFlow has run, these can't be set any more
+    for _gpu in GPUS:
+        tf.config.experimental.set_memory_growth(_gpu, True)  # several processes may share it
+    # One thread for each process on a CPU: digits depend neither on cores nor on how many trials run at a time.
+    if not GPUS and "TF_NUM_INTRAOP_THREADS" not in os.environ:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+    if not GPUS and "TF_NUM_INTEROP_THREADS" not in os.environ:
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+
+_all_reduce = keras.optimizers.Optimizer._all_reduce_sum_gradients
+
+
+def _sum_gradients(optimizer, grads_and_vars):
+    return _all_reduce(optimizer, grads_and_vars) if tf.distribute.has_strategy() else grads_and_vars
+
 
 # Private, and the only way: to sum the gradients of several devices, TensorFlow registers a function for good, and with
-# it the graph of each training: 16 MB a trial (benchmarks/memory.py). One device has nothing to sum.
-keras.optimizers.Optimizer._all_reduce_sum_gradients = lambda self, grads_and_vars: grads_and_vars
+# it the graph of each training: 16 MB a trial (benchmarks/memory.py). Without a strategy there is nothing to sum.
+keras.optimizers.Optimizer._all_reduce_sum_gradients = _sum_gradients
 
-gpus = tf.config.list_physical_devices("GPU")
-for _gpu in gpus:  # several processes may share it
-    tf.config.experimental.set_memory_growth(_gpu, True)
+
+def set_up(precision, deterministic):
+    """Sets the dtype policy, and TensorFlow's determinism: on CPUs always, where it costs nothing."""
+    keras.config.set_dtype_policy(precision)
+    if deterministic or not GPUS:
+        tf.config.experimental.enable_op_determinism()
 
 
 def _cpu():
@@ -63,37 +93,49 @@ def _cpu():
     return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
+def _details():
+    """What TensorFlow says of each GPU: dictionaries."""
+    return [tf.config.experimental.get_device_details(gpu) for gpu in GPUS]
+
+
 def fastest_precision():
     """The dtype policy with the fastest training step on this hardware, by asking the hardware.
 
-    A CPU with native bfloat16 instructions trains a small CNN 1.2 to 1.5 times as fast with them; without them bfloat16
-    is emulated and slow. GPUs have tensor cores for bfloat16 from compute capability 8.0 on, for float16 from 7.0 on.
+    CPUs need instructions for bfloat16; without them it is emulated, ten times slower. GPUs have tensor cores for
+    bfloat16 from compute capability 8.0 on, for float16 from 7.0 on.
     """
-    if gpus:
-        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+    if GPUS:
+        capability = _details()[0].get("compute_capability", (0, 0))
         return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
     return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & set(_cpu().get("flags", "").split()) else "float32"
 
 
-def cores():
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # no such on macOS
-
-
-# A small CNN's step in bfloat16 gains more from two operations at a time, such as the two gradients of a convolution,
-# than from a second core for each of them (benchmarks/precision.py).
-if fastest_precision() == "mixed_bfloat16" and not gpus and "TF_NUM_INTRAOP_THREADS" not in os.environ:
-    tf.config.threading.set_intra_op_parallelism_threads(max(1, cores() // 2))
+def most_processes():
+    """How many processes this machine can run at a time: by its cores or GPUs, and by its memory."""
+    limit = Path("/sys/fs/cgroup/memory.max")  # a container's
+    memory = psutil.virtual_memory().available
+    if limit.exists() and limit.read_text().strip().isdecimal():
+        memory = min(memory, int(limit.read_text()))
+    cores = joblib.cpu_count()  # knows affinity and a container's quota
+    return max(1, min(cores, len(GPUS) * PROCESSES_PER_GPU or cores, int(memory / BYTES_PER_PROCESS)))
 
 
 def hardware():
-    """What this process runs on: the CPU's name, its cores as the system counts them, and the names of the GPUs."""
-    details = map(tf.config.experimental.get_device_details, gpus)
-    return {
-        "cpu": _cpu().get("model name") or platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "gpus": [each.get("device_name", "GPU") for each in details],
-    }
+    """What this process runs on: the CPU's name, the cores that it may use, and the names of the GPUs."""
+    cpu = _cpu().get("model name") or platform.processor() or platform.machine()
+    gpus = [each.get("device_name", "GPU") for each in _details()]
+    return {"cpu": cpu, "cores": joblib.cpu_count(), "gpus": gpus}
+
+
+def describe(precision):
+    """The hardware in words, and what is wrong with it: the first part of a search's first line."""
+    found = hardware()
+    if not GPUS and shutil.which("nvidia-smi"):
+        print("TensorFlow does not see this machine's NVIDIA GPU: pip install 'tensorflow[and-cuda]' brings CUDA")
+    if precision == "mixed_bfloat16" != fastest_precision() and not GPUS:
+        print("This search was started in bfloat16, which this processor computes in software: it is some ten times slower")
+    device = ", ".join(found["gpus"]) or f"{found['cores']} CPU core{'s' * (found['cores'] > 1)} ({found['cpu']})"
+    return f"{device}, {precision.removeprefix('mixed_')}"
 
 
 def versions():

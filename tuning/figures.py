@@ -1,11 +1,15 @@
 """The pictures of a search."""
 
-import numpy as np
-import tensorflow as tf
+import warnings
+
+import matplotlib.style
+import scipy.special
+import sklearn.metrics
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tuning.files import whole_file
+from tuning.environment import np
+from tuning.folder import whole_file
 from tuning.text import spelled
 
 # Colours of Okabe and Ito, told apart by the colour-blind as well.
@@ -21,9 +25,10 @@ def new(height):
     return Figure(figsize=(6, height), dpi=150, layout="constrained")
 
 
-def save(path, figure, **options):
-    """Writes a figure as a PNG file; the options are those of whole_file()."""
-    with whole_file(path, **options) as draft:
+def save(path, figure):
+    """Writes a figure as a PNG file."""
+    with whole_file(path) as draft, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of characters that the font lacks
         figure.savefig(draft)
 
 
@@ -122,26 +127,41 @@ def comparison(searches, objective):
 # --- Of a classifier --------------------------------------------------------------------------------------------------
 
 
+def classes(targets, outputs):
+    """Class numbers of shape (n,) and probabilities of shape (n, classes), whatever form a model's data have.
+
+    Args:
+        targets: class numbers of shape (n,) or (n, 1), or one-hot of shape (n, classes).
+        outputs: probabilities or logits of shape (n, classes), or one probability or logit of shape (n, 1).
+    """
+    targets, outputs = np.asarray(targets), np.asarray(outputs, float)
+    one_hot = targets.ndim == 2 and targets.shape[1] > 1
+    targets = targets.argmax(axis=1) if one_hot else targets.reshape(-1).astype(int)
+    logits = outputs.min() < 0 or outputs.max() > 1.001
+    if outputs.shape[1] == 1:
+        outputs = scipy.special.expit(outputs) if logits else outputs
+        return targets, np.hstack([1 - outputs, outputs])
+    return targets, scipy.special.softmax(outputs, axis=1) if logits else outputs
+
+
 def confusion_matrix(targets, probabilities, class_names):
     """How many examples of each class (row) were taken for which (column); the colour is the share of the row.
 
     Args:
-        targets: class numbers of shape (n,).
-        probabilities: of shape (n, classes).
+        targets, probabilities: as classes() returns them.
         class_names: one for each class.
     """
-    classes = len(class_names)
-    counts = tf.math.confusion_matrix(targets, probabilities.argmax(axis=1), num_classes=classes).numpy()
+    labels = range(len(class_names))
+    counts = sklearn.metrics.confusion_matrix(targets, probabilities.argmax(axis=1), labels=labels)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = new(5.6)
     ax = figure.subplots()
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (true, predicted), count in np.ndenumerate(counts):
-        if count:
-            colour = "white" if shares[true, predicted] > 0.5 else "black"
-            ax.text(predicted, true, count, color=colour, ha="center", va="center", fontsize=10)
-    ax.set_xticks(range(classes), class_names, rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(classes), class_names)
+    display = sklearn.metrics.ConfusionMatrixDisplay(shares, display_labels=class_names)
+    display.plot(ax=ax, cmap="Blues", colorbar=False, im_kw={"vmin": 0, "vmax": 1})
+    for (true, predicted), text in np.ndenumerate(display.text_):
+        count = counts[true, predicted]
+        text.set_text(count or "")
+    ax.set_xticks(labels, class_names, rotation=45, ha="right", rotation_mode="anchor")
     ax.set(xlabel="predicted class", ylabel="true class (number of images)")
     return figure
 
@@ -150,7 +170,7 @@ def mistakes(images, targets, probabilities, class_names):
     """The 25 wrong predictions that the model was surest of, each titled: true -> predicted, confidence.
 
     Args:
-        images: of shape (n, height, width).
+        images: of shape (n, height, width) or (n, height, width, channels).
         targets, probabilities, class_names: as for confusion_matrix().
     """
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)

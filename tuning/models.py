@@ -1,46 +1,66 @@
 """The models that a search leaves behind."""
 
-import hashlib
-import json
-
-import keras
-
-from tuning import process
-from tuning.files import whole_file
-from tuning.trials import number
+from tuning.environment import keras
+from tuning.folder import whole_file
 
 
-def export(tuner):
-    """Saves the best trial's model and the mean of the best trials' models, each as one file.
+def load_best(tuner):
+    """The best trials' models, the best one first, which compute in float32 on any machine: a list.
 
-    A model of one trial is named for the trial and for all that it was made from.
-
-    Args:
-        tuner: a Tuner whose search has ended.
-
-    Returns:
-        Two compiled keras.Model, which compute in float32 on any machine: that of best_model.keras, and that of
-        best_four.keras, the mean of the best four trials' outputs, or of fewer where fewer were completed.
-
-    Raises:
-        SearchFailed: no trial was completed.
+    It is empty where the hypermodel's own fit() has not used the callbacks that it got, one of which saves the weights.
     """
-    trials = tuner.oracle.best_trials()
-    if not trials:
-        reason = next((trial.message for trial in tuner.oracle.trials.values()), "none was started")
-        raise process.SearchFailed(f"all trials failed, the first one with {reason}")
     tuner.precision = "float32"
-    models = tuner.get_best_models(len(trials))
+    with tuner.folder.lock():  # another process may end a better trial, and delete the checkpoint that drops out
+        tuner.files.read()
+        trials = [each for each in tuner.files.best_trials() if tuner.files.states[int(each.trial_id)]["sha256"]]
+        models = [tuner.load_model(trial) for trial in trials]
     for trial, model in zip(trials, models):
-        origin = json.dumps([tuner.project.settings, trial.get_state()]).encode()
-        model.name = f"trial_{number(trial.trial_id)}_{hashlib.sha256(origin).hexdigest()[:8]}"
-    inputs = keras.Input(batch_shape=models[0].input_shape)
-    outputs = [model(inputs) for model in models]
-    mean = keras.Model(inputs, keras.layers.average(outputs) if len(outputs) > 1 else outputs, name="mean")
-    compile_config = models[0].get_compile_config() | {"optimizer": "sgd"}  # which has no variables to save
-    for model in (*models, mean):
-        model.compile_from_config(compile_config)
-    for name, model in (("best_model.keras", models[0]), ("best_four.keras", mean)):
-        with whole_file(tuner.project.folder / name) as draft:
+        model.name = f"trial_{trial.trial_id}"
+    if not models:
+        print("No model is saved: fit() did not use its callbacks, one of which saves the weights of the best epoch")
+    return models
+
+
+def save(model, path):
+    """Writes a model as one file; where Keras can't, its weights, which a line says."""
+    try:
+        with whole_file(path) as draft:
             model.save(draft)
-    return models[0], mean
+    except (NotImplementedError, TypeError, ValueError) as reason:  # a class of the user's that can't be described
+        weights = path.with_suffix(".weights.h5")
+        print(f"{path.name} can't be made ({str(reason).partition(chr(10))[0]}): {weights.name} has the weights")
+        model.save_weights(weights)
+
+
+def measure(model, tuner, test_data):
+    """What a model reaches: each of its metrics on the test data, test_..., and on the validation data, val_...
+
+    Nothing where the model has no loss and metrics. In the batches of the search: it needs no more memory than that.
+    """
+    if not model.compiled:
+        return {}
+    found = {}
+    for prefix, data in (("test", test_data), ("val", tuner.fit_kwargs.get("validation_data"))):
+        if data is not None:
+            data = data if isinstance(data, tuple | list) else (data,)
+            batches = {"batch_size": tuner.fit_kwargs.get("batch_size")} if len(data) > 1 else {}
+            names = ("x", "y", "sample_weight")
+            metrics = model.evaluate(**dict(zip(names, data)), **batches, verbose=0, return_dict=True)
+            found |= {f"{prefix}_{name}": float(value) for name, value in metrics.items()}
+    return found
+
+
+def mean(models):
+    """A compiled keras.Model whose output is the mean of the models' outputs; None where there is no such mean."""
+    if len(models) < 2:
+        return None
+    if not all(getattr(model, "inputs", None) and len(model.outputs) == 1 for model in models):
+        print("best_four.keras can't be made: the models have no inputs that are known, or more than one output")
+        return None
+    inputs = [keras.Input(batch_shape=each.shape, dtype=each.dtype, name=each.name) for each in models[0].inputs]
+    outputs = [model(inputs if len(inputs) > 1 else inputs[0]) for model in models]
+    together = keras.Model(inputs if len(inputs) > 1 else inputs[0], keras.layers.average(outputs), name="mean")
+    if models[0].compiled:
+        # Private: get_compile_config() has names in place of losses and metrics that nobody has registered.
+        together.compile(**models[0]._compile_config.config | {"optimizer": "sgd"})
+    return together

@@ -1,18 +1,19 @@
 """How numbers, hyperparameters and tables are printed."""
 
-import shutil
 import sys
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tuning.command_line import printable
 
 
 def duration(seconds):
     """Seconds as people say them: 0h 12m 03s."""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}h {minutes % 60:02d}m {seconds:02d}s"
-
-
-def printable(text):
-    """The text with a question mark for each character that a terminal would obey instead of show."""
-    return "".join(character if character.isprintable() else "?" for character in str(text))
 
 
 def short(value):
@@ -30,25 +31,21 @@ def describe(values):
     return ", ".join(f"{spelled(name)} {short(value)}" for name, value in values.items())
 
 
-def table(rows):
-    """The lines of a table: the first column aligned to the left, the others to the right.
+def is_terminal():
+    """Whether the output goes to a terminal that can move its cursor."""
+    return sys.stdout.isatty() and not Console().is_dumb_terminal
 
-    In a terminal that is too narrow, each row becomes a block of lines.
+
+def print_table(header, rows):
+    """Prints a table: the first column aligned to the left, the others to the right.
 
     Args:
-        rows: lists of cells of the same length; the first one has the columns' names.
+        header: the columns' names.
+        rows: lists of as many cells.
     """
-    rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
-        for row in rows
-    ]
-    if sys.stdout.isatty() and len(lines[0]) > shutil.get_terminal_size().columns:
-        (title, *names), *rows = rows
-        lines = [
-            line
-            for first, *cells in rows
-            for line in (f"{title} {first}".strip(), *(f"  {name}: {cell}" for name, cell in zip(names, cells)))
-        ]
-    return lines
+    table = Table(box=box.SIMPLE_HEAD if is_terminal() else None, pad_edge=False)
+    for i, name in enumerate(header):
+        table.add_column(Text(printable(name)), justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    Console(width=None if is_terminal() else 500, highlight=False).print(table)

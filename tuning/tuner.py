@@ -1,111 +1,152 @@
-"""Runs the trials of a search, resumes it, and loads its best models.
+"""The two strategies as KerasTuner tuners, whose search any number of processes share."""
 
-What is private in KerasTuner is used in this file only.
-"""
-
+import functools
 import hashlib
-import os
+import inspect
+import json
 import shutil
-import sys
-import textwrap
 import time
+import traceback
 import warnings
 
-import keras
-import keras_tuner as kt
-import numpy as np
+from tuning import command_line, environment, processes, progress, proposals
+from tuning.command_line import one_line
+from tuning.environment import keras, kt, np, tf
+from tuning.folder import Folder
+from tuning.oracle import FolderOracle
 
-from tuning import chief, process, workers
-from tuning.bayesian import BayesianOptimizationOracle
-from tuning.oracles import RandomSearchOracle
-from tuning.text import printable
-from tuning.trials import number
-
-kt.src.config.DEBUG = False  # private: else KerasTuner prints a traceback of each failed trial, which is reported
-
-
-def _shows_progress_bars():
-    """Whether the output goes to a terminal in which Keras' progress bars can be drawn."""
-    plain = os.environ.get("TERM", "dumb") == "dumb" or "NO_COLOR" in os.environ
-    return sys.stdout.isatty() and not plain and shutil.get_terminal_size().columns >= 80
+# Options that may change between two runs of one search. All others are its settings: they decide what comes out.
+RUN_OPTIONS = {"max_trials", "workers", "precision", "results_dir", "overwrite", "tensorboard", "deterministic"}
+AT_A_TIME = 2  # trials; each is proposed without the results of those that run beside it: four lose the whole lead
 
 
 class Tuner(kt.Tuner):
-    """KerasTuner's tuner, whose search can be interrupted at any instant, resumed, and run in parallel.
+    """KerasTuner's tuner, whose search can be interrupted at any instant, resumed, and run by several processes.
 
     Args:
-        hypermodel: a kt.HyperModel; its fit() gets the arguments of search().
-        project: a Project whose context is open.
-        options: those of the oracle, such as `objective`, `max_trials` and `seed`.
-
-    Raises:
-        BadInput: the project holds a search with other settings.
+        hypermodel, objective: as for kt.Tuner.
+        name: of the search's folder in --results-dir.
+        args: the parsed command line.
+        options: those of kt.Tuner, and those of kt.Oracle that are about the search space and about failures.
     """
 
-    oracle_class = None
+    strategy = propose = waits = None  # its name; a function of proposals.py; whether it needs earlier results
 
-    def __init__(self, hypermodel, *, project, **options):
-        self.project = project
-        oracle = self.oracle_class(project, **options)
-        super().__init__(oracle, hypermodel, directory=str(project.folder.parent), project_name=project.folder.name)
-        self.seed = oracle.seed
-        keras.backend.clear_session()  # or the names of the layers would depend on what was built before
-        network = hypermodel.build(oracle.get_space()).to_json()
-        project.check_settings(
-            {f"search space of {hp.name}": str(hp) for hp in oracle.get_space().space}
-            | {"objective": oracle.objective.name, "network": hashlib.sha256(network.encode()).hexdigest()[:8]}
-        )
-        self.precision = project.settings["precision"]
-        if workers.is_worker():
-            self.oracle = workers.ChiefClient(self.oracle, project.folder)
-        else:
-            oracle.restore()
+    def __init__(self, hypermodel, objective, name, args, **options):
+        of_oracle = "hyperparameters", "tune_new_entries", "allow_new_entries", "max_consecutive_failed_trials"
+        of_tuner = inspect.signature(kt.Tuner).parameters.keys() - {"directory", "tuner_id", "project_name", "overwrite"}
+        for option in options.keys() - {*of_oracle, *of_tuner}:
+            command_line.stop(f"{option}= can't be given to {type(self).__name__}: --help lists the options", status=2)
+        self.args, self.folder = args, Folder(args.results_dir / name, args.overwrite and not processes.is_child())
+        oracle = FolderOracle(
+            self.folder, functools.partial(type(self).propose, **self.proposer_options()), self.waits,
+            objective=objective, max_trials=args.max_trials, seed=args.seed,
+            **{"max_consecutive_failed_trials": None}  # failures are reported; the search goes on
+            | {name: options.pop(name) for name in of_oracle if name in options},
+        )  # fmt: skip
+        super().__init__(oracle, hypermodel, directory=str(args.results_dir), project_name=name, **options)
+        self.files = oracle  # in a worker of KerasTuner's chief, self.oracle is a proxy, which has only KerasTuner's own
+        self.settle()
+        oracle.read()
 
-    def search(self, *args, validation_data, **kwargs):
-        """Runs the trials that are missing.
+    def proposer_options(self):
+        """Keyword arguments of the strategy's function of proposals.py: a dictionary."""
+        return {}
 
-        Args:
-            args, kwargs: the arguments of the hypermodel's fit().
-            validation_data: a tuple (inputs, targets).
-        """
-        self.validation_data = validation_data
-        kwargs["validation_data"] = validation_data
-        kwargs.pop("verbose", None)  # what is shown depends on where it is shown
-        if self.project.options.tensorboard:  # KerasTuner gives each trial a folder and adds its hyperparameters
-            logs = keras.callbacks.TensorBoard(self.project.folder / "tensorboard")
-            kwargs["callbacks"] = [*kwargs.get("callbacks", ()), logs]
-        if workers.is_worker():
-            super().search(*args, **kwargs)
-            workers.leave(self.project.folder)
-            return
-        self.forget_damaged_trials()
-        if self.oracle.missing() is None:
-            return
-        if self.project.options.workers == 1 and not workers.is_chief():
-            super().search(*args, **kwargs)
-        else:
-            count = min(self.project.options.workers, self.oracle.max_trials)
-            chief.run(self.oracle, self.project.folder, count, super().search)
-        if self.forget_damaged_trials():
-            raise process.SearchFailed(f"a checkpoint can't be read back. {process.resume_hint()}")
+    def settle(self):
+        """Stores or compares the settings of the search, and takes over those that the hardware decided."""
+        args, objective = vars(self.args), self.files.objective
+        settings = {name: value for name, value in args.items() if name not in RUN_OPTIONS}
+        settings |= {"objective": str(objective), "strategy": self.strategy}
+        settings |= {f"search space of {hp.name}": str(hp) for hp in self.files.get_space().space}
+        settings["network"] = fingerprint(self.hypermodel.build(self.files.get_space()))
+        defaults = {"precision": environment.fastest_precision(), "trials at a time": args["workers"] or AT_A_TIME}
+        if args["precision"] != "auto":
+            settings["precision"] = args["precision"]
+        known = self.folder.settle(settings, defaults, environment.versions())
+        self.settings, self.files.at_a_time = known, known["trials at a time"]
+        self.precision = known["precision"]
+        environment.set_up(self.precision, self.args.deterministic)
 
-    def forget_damaged_trials(self):
-        """Makes those of the best trials missing whose checkpoint doesn't give their score; returns their number."""
-        damaged = [trial for trial in self.oracle.best_trials() if not self._gives_its_score(trial)]
-        for trial in damaged:
-            path = self.project.checkpoint(trial.trial_id)
-            print(f"{path} is missing, damaged or of another training: trial {number(trial.trial_id)} is trained again")
-            self.oracle.forget(trial.trial_id)
-        return len(damaged)
-
-    def _gives_its_score(self, trial):
+    def search(self, *fit_args, **fit_kwargs):
+        """Runs the trials that are missing, with the arguments of the hypermodel's fit()."""
+        self.fit_kwargs = dict(fit_kwargs)  # the report evaluates with the same data and batches
+        fit_kwargs.pop("verbose", None)  # what is shown depends on where it is shown
+        if {"verbose", "kwargs"} & inspect.signature(self.hypermodel.fit).parameters.keys():
+            fit_kwargs["verbose"] = 0
+        if self.args.tensorboard:  # KerasTuner gives each trial a folder and adds its hyperparameters
+            logs = keras.callbacks.TensorBoard(self.folder.path / "tensorboard")
+            fit_kwargs["callbacks"] = [*fit_kwargs.get("callbacks", ()), logs]
         try:
-            model = self.load_model(trial)
-        except Exception:  # whatever a damaged file makes of its reader
-            return False
-        logs = model.evaluate(*self.validation_data, batch_size=1000, verbose=0, return_dict=True)
-        score = logs[self.oracle.objective.name.removeprefix("val_")]
-        return abs(score - trial.score) <= 1e-3 * max(1, abs(trial.score))  # another CPU may round otherwise
+            if self.args.workers == 0:
+                progress.show_trials(self.files)
+                raise SystemExit
+            if processes.is_child() or self._is_worker():  # private, as its name says
+                super().search(*fit_args, **fit_kwargs)
+                raise SystemExit  # the process that a person started reports
+            self.search_with_others(fit_args, fit_kwargs)
+        except kt.errors.FatalError as error:
+            command_line.stop(one_line(error))
+        except BaseException:
+            self.folder.leave()
+            raise
+
+    def search_with_others(self, fit_args, fit_kwargs):
+        """Searches until the best trials' checkpoints are sound, together with processes that this one starts."""
+        self.files.forget_damaged()
+        missing = sum(not self.files.has_ended(number) for number in range(1, self.args.max_trials + 1))
+        count = self.args.workers or environment.most_processes()
+        count = min(count, max(1, missing), self.files.at_a_time if self.waits else count)
+        if missing:
+            hardware = environment.describe(self.precision)
+            print(f"{hardware}, {count} trial{'s' * (count > 1)} at a time")
+        shown = progress.Progress(self.files, fit_kwargs.get("epochs"), count)
+        with processes.started(0 if "chief" in self.tuner_id else count - 1), shown:
+            super().search(*fit_args, **fit_kwargs)
+        if self.files.forget_damaged():
+            self.search_with_others(fit_args, fit_kwargs)
+
+    # --- One trial ----------------------------------------------------------------------------------------------------
+
+    def pre_create_trial(self):
+        if getattr(self, "idle", False):  # there was none the last time
+            time.sleep(1)
+        self.idle = True
+
+    def on_trial_begin(self, trial):
+        self.idle = False
+
+    def get_trial_dir(self, trial_id):
+        return str(self.files.run_folder(trial_id))
+
+    def _build_hypermodel(self, hp):  # private: KerasTuner resets Keras, and with it the dtype policy, just before
+        keras.config.set_dtype_policy(self.precision)
+        return super()._build_hypermodel(hp)
+
+    def run_trial(self, trial, *args, **kwargs):
+        shutil.rmtree(self.folder.path / "tensorboard" / trial.trial_id, ignore_errors=True)  # of an interrupted run
+        keras.utils.set_random_seed(proposals.stable_seed(self.files.seed, int(trial.trial_id)))
+        self.began = time.monotonic()
+        try:
+            return super().run_trial(trial, *args, **kwargs)
+        except kt.errors.FatalError:
+            raise
+        except (OSError, ImportError) as error:  # not the trial's fault
+            raise kt.errors.FatalRuntimeError(one_line(error)) from error
+        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+            raise kt.errors.FatalRuntimeError(f"out of memory, fewer --workers may help: {one_line(error)}") from error
+        except Exception as error:
+            text = f"{type(error).__name__}: {one_line(error)}\n\n{traceback.format_exc()}"
+            (self.files.run_folder(trial.trial_id) / "error.txt").write_text(text, encoding="utf-8")
+            raise
+
+    def on_epoch_end(self, trial, model, epoch, logs=None):
+        row = {name: float(value) for name, value in (logs or {}).items() if np.ndim(value) == 0}
+        seconds, self.began = time.monotonic() - self.began, time.monotonic()
+        for name in ("loss", self.oracle.objective.name):
+            if not np.isfinite(row.get(name, 0)):
+                raise kt.errors.FailedTrialError(f"the {name} was {row[name]} in epoch {epoch + 1}")
+        progress.write_epoch(self.files.run_folder(trial.trial_id), row, seconds)
 
     def load_model(self, trial):
         with warnings.catch_warnings():
@@ -113,56 +154,36 @@ class Tuner(kt.Tuner):
             warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
             return super().load_model(trial)
 
-    # --- One trial ----------------------------------------------------------------------------------------------------
-
-    def _build_hypermodel(self, hp):  # private: KerasTuner resets Keras, and with it the dtype policy, just before
-        keras.config.set_dtype_policy(self.precision)
-        return super()._build_hypermodel(hp)
-
-    def run_trial(self, trial, *args, **kwargs):
-        failure = self.project.trial_folder(trial.trial_id) / "failure.txt"
-        failure.unlink(missing_ok=True)
-        # What an interrupted run of this trial has left.
-        self.project.checkpoint(trial.trial_id).unlink(missing_ok=True)
-        shutil.rmtree(self.project.folder / "tensorboard" / trial.trial_id, ignore_errors=True)
-        # The same seed whatever ran before in this process.
-        seeds = np.random.SeedSequence([self.seed, int(trial.trial_id)])
-        keras.utils.set_random_seed(int(seeds.generate_state(1)[0]))
-        try:
-            return super().run_trial(trial, *args, verbose=1 if _shows_progress_bars() else 2, **kwargs)
-        except kt.errors.FatalError:
-            raise
-        except Exception as error:
-            if process.is_storage_error(error) or isinstance(error, ImportError):  # not the trial's fault
-                raise kt.errors.FatalRuntimeError(process.one_line(error)) from error
-            failure.write_text(printable(textwrap.shorten(f"{type(error).__name__}: {error}", 200)))
-            raise
-
-    def on_epoch_begin(self, trial, model, epoch, logs=None):
-        self.epoch_started = time.monotonic()
-
-    def on_epoch_end(self, trial, model, epoch, logs=None):
-        for name in ("loss", self.oracle.objective.name):
-            if name in logs and not np.isfinite(logs[name]):  # KerasTuner itself reports a missing objective
-                raise kt.errors.FailedTrialError(f"the {name} was {logs[name]} in epoch {epoch + 1}")
-        logs = logs | {"seconds": time.monotonic() - self.epoch_started}
-        self.oracle.update_trial(trial.trial_id, logs, step=epoch)  # KerasTuner itself would keep the best epoch only
-
-    def pre_create_trial(self):
-        if workers.is_worker():
-            time.sleep(0.5)  # while others work on the last trials, KerasTuner asks for one again and again
-
     def save(self):
         """Writes nothing: the files of the trials are the whole state."""
+
+
+def fingerprint(model):
+    """Eight digits that change with a network and its training, not with names, line numbers, folders or seeds."""
+
+    def relevant(entry):
+        if entry.get("class_name") == "__lambda__":  # compiled code, which holds its file's path
+            return None
+        ignored = {"name", "seed", "module", "registered_name", "dtype"}
+        return {name: value for name, value in entry.items() if name not in ignored}
+
+    try:
+        config = json.loads(model.to_json(), object_hook=relevant)
+    except (NotImplementedError, TypeError, ValueError):  # of a class that doesn't say what it is made of
+        config = [type(layer).__name__ for layer in model.layers]
+    return hashlib.sha256(json.dumps(config).encode()).hexdigest()[:8]
 
 
 class RandomSearch(Tuner):
     """Draws each trial's hyperparameters at random."""
 
-    oracle_class = RandomSearchOracle
+    strategy, propose, waits = "random search", staticmethod(proposals.propose_random), False
 
 
 class BayesianOptimization(Tuner):
-    """Tries what a Gaussian process deems best, after `num_initial_points` random trials."""
+    """Tries what a Gaussian process deems best, after --initial-points random trials."""
 
-    oracle_class = BayesianOptimizationOracle
+    strategy, propose, waits = "Bayesian optimization", staticmethod(proposals.propose_bayesian), True
+
+    def proposer_options(self):
+        return {"initial_points": self.args.initial_points}

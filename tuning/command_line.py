@@ -1,0 +1,102 @@
+"""The command line: options, exit statuses, and one line for each error. Imports nothing that takes time."""
+
+import argparse
+import contextlib
+import math
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+STARTED = time.time()  # of this process, in seconds since the epoch
+
+
+class Parser(argparse.ArgumentParser):
+    """The options that every search has; a script may add its own, which count as settings of the search."""
+
+    def __init__(self, description):
+        super().__init__(
+            description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        )
+        self.add_number("--max-trials", 10, "hyperparameter combinations to try")
+        self.add_number("--epochs", 30, "epochs of a trial, at most")
+        self.add_number("--batch-size", 128, "examples per training step")
+        self.add_number("--patience", 3, "end a trial after so many epochs without a better validation accuracy")
+        self.add_number("--seed", 1, "same seed, same result", high=2**32 - 1)
+        self.add_number(
+            "--workers", None, "processes on this machine, one trial each at a time; 0: only show the trials", low=0
+        )
+        add = self.add_argument
+        add("--precision", choices=("auto", *PRECISIONS), default="auto", help="auto: the fastest on this hardware")
+        add("--results-dir", type=_folder, default="keras_tuner_results", metavar="DIR", help="folder (%(default)s)")
+        add("--overwrite", action="store_true", help="start a new search instead of resuming the stored one")
+        add("--tensorboard", action="store_true", help="write logs for TensorBoard")
+        add("--deterministic", action="store_true", help="same digits on a GPU too, slower; on CPUs they always are")
+
+    def add_number(self, option, default, text, low=1, high=None):
+        """Adds an option for a whole number of at least `low` and, where given, at most `high`."""
+
+        def number(value):
+            with contextlib.suppress(ValueError):
+                if low <= int(value) <= (high or math.inf):
+                    return int(value)
+            span = f"from {low} to {high}" if high else f"of at least {low}"
+            raise argparse.ArgumentTypeError(f"must be a whole number {span}, not {value!r}")
+
+        shown = "as many as the machine has cores" if default is None else default
+        self.add_argument(option, type=number, default=default, metavar="N", help=f"{text} ({shown})")
+
+    def error(self, message):
+        stop(f"{message} (--help lists the options)", status=2)
+
+
+def _folder(text):
+    if not text:  # as of a variable that is not set
+        raise argparse.ArgumentTypeError("must not be empty")
+    try:
+        text.encode()
+        return Path(text).expanduser().absolute()
+    except (UnicodeError, RuntimeError, OSError) as error:  # TensorFlow wants UTF-8; no such user; no working directory
+        raise argparse.ArgumentTypeError(f"can't be used: {text!r} ({error})")
+
+
+def stop(line, status=1):
+    """Ends the search with a line on stderr: status 2 for what is refused, 1 for what failed while running."""
+    with contextlib.suppress(OSError):  # the reader of a pipe may be gone
+        print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr, flush=True)
+    sys.exit(status)
+
+
+def one_line(error):
+    """What an exception says, in one line: without the stack traces that TensorFlow puts before and after it."""
+    if isinstance(error, OSError) and error.errno:  # HDF5 buries them in a page of text
+        return os.strerror(error.errno) + (f": {error.filename}" if error.filename else "")
+    noise = (" ", "\t", "Graph execution error", "Detected at node", "<stack traces", "Traceback", "Exception encountered")
+    lines = [line.rstrip() for line in str(error).splitlines() if line.strip() and not line.startswith(noise)]
+    text = printable((lines or [""])[0])
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def printable(text):
+    """The text with a question mark for each character that a terminal would obey instead of show."""
+    return "".join(character if character.isprintable() else "?" for character in str(text))
+
+
+@contextlib.contextmanager
+def errors_in_one_line():
+    """Ends a script with one line and an exit status, not with a traceback, whatever a user can cause."""
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's can't
+        sys.stdout.reconfigure(line_buffering=True, errors="replace")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    kept = "Ended trials are kept: the same command goes on"
+    try:
+        yield
+    except KeyboardInterrupt:
+        stop(f"interrupted. {kept}, and trains again what was running.", status=128 + signal.SIGINT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would fail once more when it flushes stdout
+        stop(f"nobody reads the output any more. {kept}.")
+    except (OSError, ImportError, MemoryError) as error:
+        stop(f"{one_line(error) or type(error).__name__}. {kept}.")
