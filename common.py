@@ -22,33 +22,26 @@ MIN_DELTA = 0.001  # smaller gains are ignored as noise: an accuracy's standard 
 CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
-# --- Data -------------------------------------------------------------------------------------------------------------
-
-
 def load_train_data(train_images=TRAIN_IMAGES):
-    """Loads the images to train on and those to validate on, which never overlap.
+    """Loads the images to train on and those to validate on, which never overlap: two results of load().
 
     Args:
         train_images: how many of the 48,000 training images to use, the first ones; of the others, a quarter as many.
-
-    Returns:
-        Two tuples (images, labels), images uint8 of shape (n, 28, 28), labels float32 of shape (n, 10), one-hot.
-
-    Raises:
-        OSError: the data can't be fetched, or are damaged.
     """
-    images, labels = read_idx("train-images-idx3-ubyte"), one_hot(read_idx("train-labels-idx1-ubyte"))
+    images, labels = load("train")
     validation = slice(TRAIN_IMAGES, TRAIN_IMAGES + train_images * VALIDATION_IMAGES // TRAIN_IMAGES)
     return (images[:train_images], labels[:train_images]), (images[validation], labels[validation])
 
 
 def load_test_data():
-    """Loads the 10,000 test images, uint8 of shape (10000, 28, 28), and their labels, for the final model alone."""
-    return read_idx("t10k-images-idx3-ubyte"), one_hot(read_idx("t10k-labels-idx1-ubyte"))
+    """Loads the 10,000 test images and their labels, for the final model alone."""
+    return load("t10k")
 
 
-def one_hot(labels):
-    return keras.utils.to_categorical(labels, len(CLASS_NAMES))
+def load(part):
+    """Images, uint8 of shape (n, 28, 28), and labels, one-hot, float32 of shape (n, 10), of "train" or "t10k"."""
+    labels = read_idx(f"{part}-labels-idx1-ubyte")
+    return read_idx(f"{part}-images-idx3-ubyte"), keras.utils.to_categorical(labels, len(CLASS_NAMES))
 
 
 def dataset(images, labels, batch_size, shuffle=False):
@@ -67,9 +60,6 @@ def dataset(images, labels, batch_size, shuffle=False):
     return batches.prefetch(1).with_options(options)
 
 
-# --- Search space, model and training ---------------------------------------------------------------------------------
-
-
 class CNN(kt.HyperModel):
     """A CNN from raw images, shape (n, 28, 28), values 0 to 255, to class probabilities, shape (n, 10)."""
 
@@ -81,33 +71,22 @@ class CNN(kt.HyperModel):
 
         layers = keras.layers
         model = keras.Sequential([
-            keras.Input((28, 28)),
-            layers.Reshape((28, 28, 1)),
-            layers.Rescaling(1 / 255),
+            keras.Input((28, 28)), layers.Reshape((28, 28, 1)), layers.Rescaling(1 / 255),
             layers.RandomFlip("horizontal"),  # in training only
-            # Pooled before the activation: the same values for a quarter of its work.
-            layers.Conv2D(16, 3, padding="same"),
-            layers.MaxPooling2D(),
-            layers.ReLU(),
-            # The convolutions on large images cost most of the time, so these two are narrow, and the third is wide.
-            layers.Conv2D(32, 3),  # without padding, so that each pool divides evenly: 28, 14, 12, 6, 3
-            layers.MaxPooling2D(),
-            layers.ReLU(),
-            layers.Conv2D(96, 3, padding="same", use_bias=False),
-            layers.MaxPooling2D(),
-            layers.BatchNormalization(),  # in this block only: in all, an epoch takes a sixth longer and gains nothing
-            layers.ReLU(),
-            layers.Flatten(),
-            layers.Dense(units, activation="relu"),
-            layers.Dropout(dropout),
+            # Pooled before the activation: the same values for a quarter of its work. Convolutions on large images cost
+            # most of the time, so the first two are narrow; the second has no padding, so that 14 become 12, 6, 3.
+            layers.Conv2D(16, 3, padding="same"), layers.MaxPooling2D(), layers.ReLU(),
+            layers.Conv2D(32, 3), layers.MaxPooling2D(), layers.ReLU(),
+            layers.Conv2D(96, 3, padding="same", use_bias=False), layers.MaxPooling2D(),
+            layers.BatchNormalization(), layers.ReLU(),  # here only: in all blocks, a step takes a fifth longer
+            layers.Flatten(), layers.Dense(units, activation="relu"), layers.Dropout(dropout),
             layers.Dense(10, activation="softmax", dtype="float32"),
-        ])
+        ])  # fmt: skip
         optimizer_class = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[optimizer]
         model.compile(
             # The weights that are validated and saved are a moving average of those that are trained.
             optimizer_class(learning_rate, use_ema=True, ema_momentum=0.99),
-            # Smoothed labels cost nothing and gain 0.003 of the best model's test accuracy.
-            keras.losses.CategoricalCrossentropy(label_smoothing=0.1),
+            keras.losses.CategoricalCrossentropy(label_smoothing=0.1),  # gains 0.003 of test accuracy at no cost
             metrics=["accuracy"],
             steps_per_execution=25,  # TensorFlow runs 25 steps at a time without going back to Python
             jit_compile=False,  # on a GPU, XLA would compile for 12 s in each trial, more than it saves
@@ -116,13 +95,11 @@ class CNN(kt.HyperModel):
 
     def fit(self, hp, model, images, labels, validation_data, batch_size, callbacks, **kwargs):
         """Trains one trial with the arguments of tuner.search(); returns what keras.Model.fit returns."""
-        callbacks = [
-            # Before KerasTuner's own callback, which saves the best epoch: it has to save the averaged weights.
-            keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
-            # The tuned learning rate is the initial one. It falls after each epoch without a gain of MIN_DELTA.
-            keras.callbacks.ReduceLROnPlateau("val_accuracy", factor=0.3, patience=1, min_delta=MIN_DELTA),
-            *callbacks,
-        ]
+        # Before KerasTuner's own callback, which saves the best epoch: it has to save the averaged weights.
+        average = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+        # The tuned learning rate is the initial one. It falls after each epoch without a gain of MIN_DELTA.
+        fall = keras.callbacks.ReduceLROnPlateau("val_accuracy", factor=0.3, patience=1, min_delta=MIN_DELTA)
+        callbacks = [average, fall, *callbacks]
         train = dataset(images, labels, batch_size, shuffle=True)
         validation = dataset(*validation_data, batch_size=1000)
         return model.fit(train, validation_data=validation, callbacks=callbacks, shuffle=False, **kwargs)
@@ -133,11 +110,9 @@ def early_stopping(patience):
     return keras.callbacks.EarlyStopping("val_accuracy", patience=patience, min_delta=MIN_DELTA)
 
 
-# --- The data set's files ---------------------------------------------------------------------------------------------
-
 FOLDER = Path("datasets") / "fashion-mnist"  # in Keras' cache, and in /usr/share where Debian's package is installed
 URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"  # Keras' own origin
-SHA256 = {  # of the decompressed bytes; Keras' own loader checks nothing
+SHA256 = {  # of the decompressed bytes; Keras' own loader checks nothing, and has no time-out
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
@@ -146,24 +121,18 @@ SHA256 = {  # of the decompressed bytes; Keras' own loader checks nothing
 
 
 def keras_cache():
-    """Where Keras keeps data sets: a Path."""
+    """Where Keras keeps this data set: a Path."""
     home = os.path.expanduser("~")
     default = Path(home if os.access(home, os.W_OK) else tempfile.gettempdir()) / ".keras"
     return Path(os.environ.get("KERAS_HOME") or default) / FOLDER
 
 
 def read_idx(name):
-    """Finds, verifies and reads one of the four files of Fashion-MNIST, a key of SHA256.
-
-    Returns:
-        A uint8 array: images of shape (n, 28, 28) with grey values 0 to 255, or labels of shape (n,) from 0 to 9.
-    """
-    folders = keras_cache(), Path("/usr/share") / FOLDER
-    path = next((path for folder in folders if (path := folder / f"{name}.gz").exists()), None)
-    if path is None:
+    """Finds, verifies and reads a file, a key of SHA256: a uint8 array of shape (n, 28, 28), or (n,) for labels."""
+    paths = [folder / f"{name}.gz" for folder in (keras_cache(), Path("/usr/share") / FOLDER)]
+    if not any(path.exists() for path in paths):
         fetch_data()
-        path = keras_cache() / f"{name}.gz"
-    content = decompress(path, name)
+    content = decompress(next(path for path in paths if path.exists()), name)
     dimensions = content[3]  # of the IDX format, see http://yann.lecun.com/exdb/mnist
     shape = np.frombuffer(content, ">i4", dimensions, offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
@@ -184,34 +153,29 @@ def fetch_data():
     """Puts the four files into Keras' cache: from Keras' own origin, else from Debian's package."""
     cache = keras_cache()
     with tempfile.TemporaryDirectory() as draft:
-        draft = Path(draft)
+        print(f"Fetching Fashion-MNIST from {URL}", file=sys.stderr)
         try:
-            print(f"Fetching Fashion-MNIST from {URL}", file=sys.stderr)
-            download(draft)
+            download(Path(draft))
         except (OSError, http.client.HTTPException) as reason:
             print(f"That failed ({reason}): fetching Debian's package dataset-fashion-mnist", file=sys.stderr)
             try:
-                extract_debian_package(draft)
+                extract_debian_package(Path(draft))
             except (OSError, subprocess.SubprocessError) as error:
-                raise OSError(
-                    f"Fashion-MNIST can't be fetched ({reason}; {error}). Either put the four files "
-                    f"{', '.join(f'{name}.gz' for name in SHA256)} into {cache}, or install the package: "
-                    "apt-get install dataset-fashion-mnist"
-                ) from error
+                ways = f"put {', '.join(f'{name}.gz' for name in SHA256)} into {cache}, or install Debian's package"
+                raise OSError(f"Fashion-MNIST can't be fetched ({reason}; {error}): {ways}") from error
         cache.mkdir(parents=True, exist_ok=True)
         for name in SHA256:
             part = cache / f"{name}.{os.getpid()}"  # half a file is never found under its name
-            shutil.copyfile(draft / f"{name}.gz", part)
+            shutil.copyfile(Path(draft) / f"{name}.gz", part)
             os.replace(part, cache / f"{name}.gz")
 
 
 def download(folder):
-    """Downloads the four files into a folder and verifies them."""
+    """Downloads the four files into a folder, and verifies them."""
     for name in SHA256:
-        path = folder / f"{name}.gz"
-        with urllib.request.urlopen(URL + path.name, timeout=5) as response:
-            path.write_bytes(response.read())
-        decompress(path, name)
+        with urllib.request.urlopen(f"{URL}{name}.gz", timeout=5) as response:
+            (folder / f"{name}.gz").write_bytes(response.read())
+        decompress(folder / f"{name}.gz", name)
 
 
 def extract_debian_package(folder):
@@ -223,6 +187,5 @@ def extract_debian_package(folder):
     for command in ([*apt, "update"], [*apt, "download", "dataset-fashion-mnist"]):
         subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
     subprocess.run(["dpkg-deb", "-x", *folder.glob("*.deb"), folder], check=True, capture_output=True)
-    for name in SHA256:
-        shutil.move(folder / "usr/share" / FOLDER / f"{name}.gz", folder / f"{name}.gz")
-        decompress(folder / f"{name}.gz", name)
+    for path in (folder / "usr/share" / FOLDER).iterdir():
+        path.rename(folder / path.name)

@@ -2,14 +2,13 @@
 
 import argparse
 import contextlib
-import math
 import os
 import signal
 import sys
 import time
 from pathlib import Path
 
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+PRECISIONS = "auto", "float32", "mixed_bfloat16", "mixed_float16"
 STARTED = time.time()  # of this process, in seconds since the epoch
 
 
@@ -17,19 +16,16 @@ class Parser(argparse.ArgumentParser):
     """The options that every search has; a script may add its own, which count as settings of the search."""
 
     def __init__(self, description):
-        super().__init__(
-            description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-        )
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=description, formatter_class=formatter, allow_abbrev=False)
         self.add_number("--max-trials", 10, "hyperparameter combinations to try")
         self.add_number("--epochs", 30, "epochs of a trial, at most")
         self.add_number("--batch-size", 128, "examples per training step")
         self.add_number("--patience", 3, "end a trial after so many epochs without a better validation accuracy")
         self.add_number("--seed", 1, "same seed, same result", high=2**32 - 1)
-        self.add_number(
-            "--workers", None, "processes on this machine, one trial each at a time; 0: only show the trials", low=0
-        )
+        self.add_number("--workers", None, "processes on this machine, default: one a core; 0: show the trials", low=0)
         add = self.add_argument
-        add("--precision", choices=("auto", *PRECISIONS), default="auto", help="auto: the fastest on this hardware")
+        add("--precision", choices=PRECISIONS, default="auto", help="auto: the fastest on this hardware")
         add("--results-dir", type=_folder, default="keras_tuner_results", metavar="DIR", help="folder (%(default)s)")
         add("--overwrite", action="store_true", help="start a new search instead of resuming the stored one")
         add("--tensorboard", action="store_true", help="write logs for TensorBoard")
@@ -40,13 +36,13 @@ class Parser(argparse.ArgumentParser):
 
         def number(value):
             with contextlib.suppress(ValueError):
-                if low <= int(value) <= (high or math.inf):
+                if low <= int(value) <= (high or int(value)):
                     return int(value)
             span = f"from {low} to {high}" if high else f"of at least {low}"
             raise argparse.ArgumentTypeError(f"must be a whole number {span}, not {value!r}")
 
-        shown = "as many as the machine has cores" if default is None else default
-        self.add_argument(option, type=number, default=default, metavar="N", help=f"{text} ({shown})")
+        help = text if default is None else f"{text} ({default})"
+        self.add_argument(option, type=number, default=default, metavar="N", help=help)
 
     def error(self, message):
         stop(f"{message} (--help lists the options)", status=2)
@@ -56,32 +52,31 @@ def _folder(text):
     if not text:  # as of a variable that is not set
         raise argparse.ArgumentTypeError("must not be empty")
     try:
-        text.encode()
+        text.encode()  # TensorFlow wants UTF-8
         return Path(text).expanduser().absolute()
-    except (UnicodeError, RuntimeError, OSError) as error:  # TensorFlow wants UTF-8; no such user; no working directory
-        raise argparse.ArgumentTypeError(f"can't be used: {text!r} ({error})")
+    except (UnicodeError, RuntimeError, OSError) as error:  # no such user; no working directory
+        raise argparse.ArgumentTypeError(f"can't be used: {text!r} ({error})") from error
 
 
 def stop(line, status=1):
-    """Ends the search with a line on stderr: status 2 for what is refused, 1 for what failed while running."""
+    """Ends the process with a line on stderr: status 2 for what is refused, 1 for what failed while running."""
     with contextlib.suppress(OSError):  # the reader of a pipe may be gone
         print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr, flush=True)
     sys.exit(status)
+
+
+def printable(text):
+    """The text with a question mark for each character that a terminal would obey instead of show."""
+    return "".join(character if character.isprintable() else "?" for character in str(text))
 
 
 def one_line(error):
     """What an exception says, in one line: without the stack traces that TensorFlow puts before and after it."""
     if isinstance(error, OSError) and error.errno:  # HDF5 buries them in a page of text
         return os.strerror(error.errno) + (f": {error.filename}" if error.filename else "")
-    noise = (" ", "\t", "Graph execution error", "Detected at node", "<stack traces", "Traceback", "Exception encountered")
-    lines = [line.rstrip() for line in str(error).splitlines() if line.strip() and not line.startswith(noise)]
-    text = printable((lines or [""])[0])
-    return text if len(text) <= 300 else f"{text[:300]}..."
-
-
-def printable(text):
-    """The text with a question mark for each character that a terminal would obey instead of show."""
-    return "".join(character if character.isprintable() else "?" for character in str(text))
+    noise = " ", "\t", "Graph execution error", "Detected at node", "<stack traces", "Exception encountered"
+    lines = (line.rstrip() for line in str(error).splitlines() if line.strip() and not line.startswith(noise))
+    return printable(next(lines, type(error).__name__))[:300]
 
 
 @contextlib.contextmanager
@@ -99,4 +94,4 @@ def errors_in_one_line():
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would fail once more when it flushes stdout
         stop(f"nobody reads the output any more. {kept}.")
     except (OSError, ImportError, MemoryError) as error:
-        stop(f"{one_line(error) or type(error).__name__}. {kept}.")
+        stop(f"{one_line(error)}. {kept}.")

@@ -1,10 +1,9 @@
 """Sets up TensorFlow and Keras before anything else imports them, and knows the hardware.
 
-The other files import keras, kt and tf from here, so that none of them can come too early.
+The other files import keras, kt, np and tf from here, so that none of them can come too early.
 """
 
 import contextlib
-import logging
 import os
 import platform
 import shutil
@@ -13,33 +12,14 @@ from pathlib import Path
 
 # What a search needs, whatever keras.json and the environment say; TensorFlow's own variables stay the user's.
 os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_USE_LEGACY_KERAS": "0"}
-for _name, _value in {
-    "TF_CPP_MIN_LOG_LEVEL": "3",  # what matters comes as a Python exception
-    "TF_ENABLE_ONEDNN_OPTS": "1",  # off by default where a processor has AVX2 only: a step takes 1.2 times as long
-    "GRPC_VERBOSITY": "NONE",
-}.items():
-    os.environ.setdefault(_name, _value)
-
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters comes as a Python exception
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default with AVX2 only: a step takes 1.2 times as long
 for _category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
     warnings.simplefilter("ignore", _category)
-logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
-
-
-@contextlib.contextmanager
-def _stderr_off():
-    """Discards what TensorFlow's C++ code logs while it starts, whatever its log level: to file descriptor 2 itself."""
-    stderr = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-
-
-with _stderr_off():
+_stderr = os.dup(2)
+os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # TensorFlow's C++ code logs to it while it starts, whatever its log level
+try:
     import joblib
     import keras
     import keras_tuner as kt
@@ -48,6 +28,8 @@ with _stderr_off():
     import tensorflow as tf
 
     GPUS = tf.config.list_physical_devices("GPU")
+finally:
+    os.dup2(_stderr, 2)
 
 PROCESSES_PER_GPU = 4  # a small network leaves most of a GPU idle
 BYTES_PER_PROCESS = 1e9
@@ -68,15 +50,11 @@ with contextlib.suppress(RuntimeError):  # in a notebook in which TensorFlow has
         tf.config.threading.set_inter_op_parallelism_threads(1)
 
 _all_reduce = keras.optimizers.Optimizer._all_reduce_sum_gradients
-
-
-def _sum_gradients(optimizer, grads_and_vars):
-    return _all_reduce(optimizer, grads_and_vars) if tf.distribute.has_strategy() else grads_and_vars
-
-
 # Private, and the only way: to sum the gradients of several devices, TensorFlow registers a function for good, and with
 # it the graph of each training: 16 MB a trial (benchmarks/memory.py). Without a strategy there is nothing to sum.
-keras.optimizers.Optimizer._all_reduce_sum_gradients = _sum_gradients
+keras.optimizers.Optimizer._all_reduce_sum_gradients = lambda self, grads_and_vars: (
+    _all_reduce(self, grads_and_vars) if tf.distribute.has_strategy() else grads_and_vars
+)
 
 
 def set_up(precision, deterministic):
@@ -93,11 +71,6 @@ def _cpu():
     return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def _details():
-    """What TensorFlow says of each GPU: dictionaries."""
-    return [tf.config.experimental.get_device_details(gpu) for gpu in GPUS]
-
-
 def fastest_precision():
     """The dtype policy with the fastest training step on this hardware, by asking the hardware.
 
@@ -105,15 +78,14 @@ def fastest_precision():
     bfloat16 from compute capability 8.0 on, for float16 from 7.0 on.
     """
     if GPUS:
-        capability = _details()[0].get("compute_capability", (0, 0))
+        capability = tf.config.experimental.get_device_details(GPUS[0]).get("compute_capability", (0, 0))
         return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
     return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & set(_cpu().get("flags", "").split()) else "float32"
 
 
 def most_processes():
     """How many processes this machine can run at a time: by its cores or GPUs, and by its memory."""
-    limit = Path("/sys/fs/cgroup/memory.max")  # a container's
-    memory = psutil.virtual_memory().available
+    memory, limit = psutil.virtual_memory().available, Path("/sys/fs/cgroup/memory.max")  # the latter a container's
     if limit.exists() and limit.read_text().strip().isdecimal():
         memory = min(memory, int(limit.read_text()))
     cores = joblib.cpu_count()  # knows affinity and a container's quota
@@ -122,23 +94,22 @@ def most_processes():
 
 def hardware():
     """What this process runs on: the CPU's name, the cores that it may use, and the names of the GPUs."""
+    gpus = [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in GPUS]
     cpu = _cpu().get("model name") or platform.processor() or platform.machine()
-    gpus = [each.get("device_name", "GPU") for each in _details()]
     return {"cpu": cpu, "cores": joblib.cpu_count(), "gpus": gpus}
 
 
 def describe(precision):
-    """The hardware in words, and what is wrong with it: the first part of a search's first line."""
-    found = hardware()
+    """The hardware and the precision in words; says before what is slow about them."""
     if not GPUS and shutil.which("nvidia-smi"):
         print("TensorFlow does not see this machine's NVIDIA GPU: pip install 'tensorflow[and-cuda]' brings CUDA")
-    if precision == "mixed_bfloat16" != fastest_precision() and not GPUS:
-        print("This search was started in bfloat16, which this processor computes in software: it is some ten times slower")
-    device = ", ".join(found["gpus"]) or f"{found['cores']} CPU core{'s' * (found['cores'] > 1)} ({found['cpu']})"
-    return f"{device}, {precision.removeprefix('mixed_')}"
+    if precision == "mixed_bfloat16" and fastest_precision() == "float32":
+        print("This search was started in bfloat16, which this processor computes in software, some ten times slower")
+    found = hardware()
+    cores = f"{found['cores']} CPU core{'s' * (found['cores'] > 1)} ({found['cpu']})"
+    return f"{', '.join(found['gpus']) or cores}, {precision.removeprefix('mixed_')}"
 
 
 def versions():
-    """The versions of Python and of the packages that a result depends on."""
-    packages = {module.__name__: module.__version__ for module in (tf, keras, kt, np)}
-    return {"python": platform.python_version(), **packages}
+    """The versions of the packages that a result depends on."""
+    return {module.__name__: module.__version__ for module in (tf, keras, kt, np)}

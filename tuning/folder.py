@@ -1,7 +1,6 @@
-"""The folder that the processes of a search share: its trials' files, its settings, and who is at work in it.
+"""The folder that the processes of a search share: whole files, the settings, and who is at work in it.
 
-Nothing here knows of hyperparameters. All that is written takes its place whole; what can't be read is missing. Locks
-belong to the operating system, which releases those of a process that dies. On a file system without locks, two
+Locks belong to the operating system, which releases those of a process that dies. On a file system without locks, two
 processes may run the same trial, which costs time and changes nothing.
 """
 
@@ -16,7 +15,7 @@ import time
 
 from filelock import FileLock, Timeout
 
-from tuning import command_line
+from tuning.command_line import STARTED, printable, stop
 
 ME = f"{socket.gethostname()}, process {os.getpid()}, {secrets.token_hex(4)}"
 WAYS_OUT = "--overwrite starts a new search, another --results-dir keeps both"
@@ -47,12 +46,12 @@ def read_json(path):
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
-        return {}
+        content = None
     return content if isinstance(content, dict) else {}
 
 
 def _take(lock):
-    """Whether the lock is ours now: None where the file system has no locks."""
+    """Whether the lock is ours now; None where the file system has no locks."""
     try:
         lock.acquire()
     except Timeout:
@@ -65,85 +64,72 @@ def _take(lock):
 
 
 class Folder:
-    """The folder of one search.
+    """The folder of one search, in which this process is at work until the context ends.
 
     Args:
         path: where it is, or will be; it is made if need be.
-        overwrite: whether what lies in it is to be deleted; not what was made after this process was started.
+        overwrite: whether what lies in it is deleted; not what was made since this process was started.
     """
 
     def __init__(self, path, overwrite):
-        self.path = path
-        self._processes = path / "processes"
+        self.path, self._processes, self._settings = path, path / "processes", path / "settings.json"
         self._processes.mkdir(parents=True, exist_ok=True)
-        self._mine = self._lock(self._processes / ME, blocking=False)
+        self._mine = FileLock(self._processes / ME, blocking=False, fallback_to_soft=False)
         with self.lock():
-            made = self.settings().get("made", 0)
-            if overwrite and made < command_line.STARTED:
-                for process in self._living():
-                    command_line.stop(f"{path} is in use by {process}: let it end, or use another --results-dir", 2)
+            made = read_json(self._settings).get("made")
+            if overwrite and (made or 0) < STARTED:
+                for name in [each.name for each in self._processes.iterdir() if self.is_alive(each.name)]:
+                    stop(f"{path} is in use by {name}: let it end, or use another --results-dir", status=2)
                 self._empty()
-            elif not made and any(path.glob("*trial_*")) or (path / "tuner0.json").exists():
-                command_line.stop(f"{path} holds trials, but no settings that this version can read: {WAYS_OUT}", 2)
+            elif not made and [*path.glob("trial_*"), *path.glob("tuner*.json"), *path.glob("settings.json")]:
+                stop(f"{path} holds a search whose settings this version can't read: {WAYS_OUT}", status=2)
+            if not self._settings.exists():
+                write_json(self._settings, {"made": time.time()})
             _take(self._mine)
 
-    def _lock(self, path, **options):
-        return FileLock(path, fallback_to_soft=False, **options)
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._mine.release()
+        (self._processes / ME).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def lock(self):
         """The folder is ours alone, for moments; yields whether its file system has locks."""
-        lock = self._lock(self.path / "lock")
-        held = _take(lock)
+        lock = FileLock(self.path / "lock", fallback_to_soft=False)
         try:
-            yield bool(held)
+            yield bool(_take(lock))
         finally:
             lock.release()
 
-    def leave(self):
-        """This process is not at work in the folder any more."""
-        self._mine.release()
-        (self._processes / ME).unlink(missing_ok=True)
-
     def is_alive(self, process):
-        """Whether the process of this name is at work in the folder; call it under the lock."""
+        """Whether the process of this name is at work in the folder."""
+        if process == ME:
+            return self._mine.is_locked
         path = self._processes / process
-        if process == ME or not path.exists():
-            return process == ME and self._mine.is_locked
-        lock = self._lock(path, blocking=False)
-        taken = _take(lock)
-        lock.release()
-        if taken:
+        if not path.exists():
+            return False
+        lock = FileLock(path, blocking=False, fallback_to_soft=False)
+        if taken := _take(lock):
             path.unlink()
+        lock.release()
         return taken is False
-
-    def _living(self):
-        names = [path.name for path in self._processes.iterdir()]
-        return [name for name in names if name != ME and self.is_alive(name)]
 
     def _empty(self):
         # Not the folder itself, which may be a link; the settings last, so that an interrupted deletion can go on.
-        kept = {"lock", "processes", "settings.json"}
-        for path in self.path.iterdir():
-            if path.name not in kept and path.is_dir() and not path.is_symlink():
+        for path in sorted(self.path.iterdir(), key=lambda path: path == self._settings):
+            if path.is_dir() and not path.is_symlink() and path != self._processes:
                 shutil.rmtree(path)
-            elif path.name not in kept:
+            elif path.name not in ("lock", "processes"):
                 path.unlink()
-        (self.path / "settings.json").unlink(missing_ok=True)
-
-    # --- Settings -----------------------------------------------------------------------------------------------------
-
-    def settings(self):
-        """What settle() has stored; an empty dictionary before."""
-        stored = read_json(self.path / "settings.json")
-        return stored if isinstance(stored.get("settings"), dict) and "made" in stored else {}
 
     def settle(self, settings, defaults, versions):
         """Stores the settings of a new search, or refuses those that differ from the stored ones.
 
         Args:
             settings: what decides the result of a search, a dictionary by names that people read.
-            defaults: settings too, but those that the hardware decides: the stored ones count.
+            defaults: settings too, but those that the hardware decides: where some are stored, these count.
             versions: those of the packages that decide digits, a dictionary.
 
         Returns:
@@ -151,21 +137,20 @@ class Folder:
         """
         settings = json.loads(json.dumps(settings, default=str))
         with self.lock():
-            stored = self.settings()
-            if not stored:
-                stored = {"made": time.time(), "settings": settings | defaults, "versions": versions}
-                write_json(self.path / "settings.json", stored)
+            stored = read_json(self._settings)
+            if "settings" not in stored:
+                stored |= {"settings": defaults | settings, "versions": versions}
+                write_json(self._settings, stored)
         known = stored["settings"]
-        self._refuse_changes({name: known[name] for name in known if name in settings or name not in defaults}, settings)
+        self._refuse_changes(known, {name: known[name] for name in defaults} | settings)
         return known
 
     def check_versions(self, versions):
         """Refuses to train with other versions than those that the search was started with."""
-        self._refuse_changes(self.settings()["versions"], versions)
+        self._refuse_changes(read_json(self._settings)["versions"], versions)
 
     def _refuse_changes(self, stored, now):
-        names = dict.fromkeys([*stored, *now])
-        changes = [f"{name} was {stored.get(name)}, now {now.get(name)}" for name in names if stored.get(name) != now.get(name)]
+        changes = [f"{n} was {stored.get(n)}, now {now.get(n)}" for n in stored | now if stored.get(n) != now.get(n)]
         if changes:
-            text = command_line.printable("; ".join(changes))
-            command_line.stop(f"{self.path} holds a search with other settings ({text}): {WAYS_OUT}", status=2)
+            text = printable("; ".join(changes))
+            stop(f"{self.path} holds a search with other settings ({text}): {WAYS_OUT}", status=2)

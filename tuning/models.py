@@ -9,10 +9,10 @@ def load_best(tuner):
 
     It is empty where the hypermodel's own fit() has not used the callbacks that it got, one of which saves the weights.
     """
-    tuner.precision = "float32"
+    oracle, tuner.precision = tuner.shared_oracle, "float32"
     with tuner.folder.lock():  # another process may end a better trial, and delete the checkpoint that drops out
-        tuner.files.read()
-        trials = [each for each in tuner.files.best_trials() if tuner.files.states[int(each.trial_id)]["sha256"]]
+        oracle.read()
+        trials = [each for each in oracle.best_trials() if oracle.states[int(each.trial_id)]["sha256"]]
         models = [tuner.load_model(trial) for trial in trials]
     for trial, model in zip(trials, models):
         model.name = f"trial_{trial.trial_id}"
@@ -28,7 +28,7 @@ def save(model, path):
             model.save(draft)
     except (NotImplementedError, TypeError, ValueError) as reason:  # a class of the user's that can't be described
         weights = path.with_suffix(".weights.h5")
-        print(f"{path.name} can't be made ({str(reason).partition(chr(10))[0]}): {weights.name} has the weights")
+        print(f"{path.name} can't be made, {weights.name} has the weights: {str(reason).splitlines()[0]}")
         model.save_weights(weights)
 
 
@@ -37,15 +37,13 @@ def measure(model, tuner, test_data):
 
     Nothing where the model has no loss and metrics. In the batches of the search: it needs no more memory than that.
     """
-    if not model.compiled:
-        return {}
     found = {}
     for prefix, data in (("test", test_data), ("val", tuner.fit_kwargs.get("validation_data"))):
-        if data is not None:
+        if model.compiled and data is not None:
             data = data if isinstance(data, tuple | list) else (data,)
-            batches = {"batch_size": tuner.fit_kwargs.get("batch_size")} if len(data) > 1 else {}
-            names = ("x", "y", "sample_weight")
-            metrics = model.evaluate(**dict(zip(names, data)), **batches, verbose=0, return_dict=True)
+            options = {"batch_size": tuner.fit_kwargs.get("batch_size")} if len(data) > 1 else {}
+            options |= zip(("x", "y", "sample_weight"), data)
+            metrics = model.evaluate(**options, verbose=0, return_dict=True)
             found |= {f"{prefix}_{name}": float(value) for name, value in metrics.items()}
     return found
 
@@ -58,8 +56,8 @@ def mean(models):
         print("best_four.keras can't be made: the models have no inputs that are known, or more than one output")
         return None
     inputs = [keras.Input(batch_shape=each.shape, dtype=each.dtype, name=each.name) for each in models[0].inputs]
-    outputs = [model(inputs if len(inputs) > 1 else inputs[0]) for model in models]
-    together = keras.Model(inputs if len(inputs) > 1 else inputs[0], keras.layers.average(outputs), name="mean")
+    inputs = inputs if len(inputs) > 1 else inputs[0]
+    together = keras.Model(inputs, keras.layers.average([model(inputs) for model in models]), name="mean")
     if models[0].compiled:
         # Private: get_compile_config() has names in place of losses and metrics that nobody has registered.
         together.compile(**models[0]._compile_config.config | {"optimizer": "sgd"})

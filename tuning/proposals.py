@@ -17,31 +17,21 @@ def stable_seed(*parts):
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")
 
 
-def draw(space, seed, number, attempt):
-    """Draws hyperparameters at random from a kt.HyperParameters.
+def untried(space, seed, number, tried):
+    """Yields different random draws of the active hyperparameters, dictionaries by their names, none of them in `tried`.
 
     A value follows from (seed, number of the trial, attempt, name) alone: neither the order of the space nor what else
     is in it matters. KerasTuner counts seeds on from trial to trial, so that its seeds 1 and 5 share most trials.
-
-    Returns:
-        A dictionary by names, of those hyperparameters that are active.
     """
-    space = space.copy()
-    space.values = {}
-    for hp in space.space:  # a condition's hyperparameter comes before those that depend on it
-        if space.is_active(hp):
-            space.values[hp.name] = hp.random_sample(stable_seed(seed, number, attempt, hp.name))
-    return space.values
-
-
-def untried(space, seed, number, tried):
-    """Yields different draws, none of them in `tried`."""
-    seen = list(tried)
+    seen, space = list(tried), space.copy()
     for attempt in range(ATTEMPTS):
-        values = draw(space, seed, number, attempt)
-        if values not in seen:
-            seen.append(values)
-            yield values
+        space.values = {}
+        for hp in space.space:  # a condition's hyperparameter comes before those that depend on it
+            if space.is_active(hp):
+                space.values[hp.name] = hp.random_sample(stable_seed(seed, number, attempt, hp.name))
+        if space.values not in seen:
+            seen.append(space.values)
+            yield space.values
 
 
 def propose_random(space, seed, number, tried, results):
@@ -52,7 +42,7 @@ def propose_random(space, seed, number, tried, results):
         seed: of the search.
         number: of the trial, from 1.
         tried: the hyperparameters of the trials before it, a list of dictionaries.
-        results: pairs (hyperparameters, score) of those of them that count, a score is better the lower it is.
+        results: pairs (hyperparameters, score) of those of them that count; a score is better the lower it is.
 
     Returns:
         A dictionary by names; None where everything was tried.
@@ -60,15 +50,12 @@ def propose_random(space, seed, number, tried, results):
     return next(untried(space, seed, number, tried), None)
 
 
-def propose_bayesian(space, seed, number, tried, results, initial_points, **process):
-    """What a Gaussian process expects most of, once `initial_points` trials were drawn at random.
-
-    The other arguments and the result are those of propose_random(); `process` may have `alpha` and `beta`, which
-    mean what they mean in KerasTuner.
-    """
+def propose_bayesian(space, seed, number, tried, results, initial_points):
+    """What a Gaussian process expects most of, once `initial_points` trials were drawn; else as propose_random()."""
+    if number <= initial_points or len(results) < 2:
+        return propose_random(space, seed, number, tried, results)
     candidates = list(itertools.islice(untried(space, seed, number, tried), CANDIDATES))
-    if number <= initial_points or len(results) < 2 or not candidates:
-        return candidates[0] if candidates else None
-    known = [values for values, _ in results]
-    pending = [values for values in tried if values not in known]
-    return gaussian_process.propose(space, candidates, results, pending, seed=stable_seed(seed, number), **process)
+    pending = [values for values in tried if values not in [known for known, _ in results]]
+    return (
+        gaussian_process.propose(space, candidates, results, pending, stable_seed(seed, number)) if candidates else None
+    )
