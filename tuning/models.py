@@ -12,7 +12,7 @@ def load_best(tuner):
     oracle, tuner.precision = tuner.shared_oracle, "float32"
     with tuner.folder.lock():  # another process may end a better trial, and delete the checkpoint that drops out
         oracle.read()
-        trials = [each for each in oracle.best_trials() if oracle.states[int(each.trial_id)]["sha256"]]
+        trials = [trial for trial in oracle.best_trials() if trial.sha256]
         models = [tuner.load_model(trial) for trial in trials]
     for trial, model in zip(trials, models):
         model.name = f"trial_{trial.trial_id}"

@@ -8,7 +8,7 @@ from tuning import environment, proposals
 from tuning.command_line import one_line, stop
 from tuning.environment import kt
 from tuning.folder import ME
-from tuning.trials import CHECKPOINT, ENDED, TrialFiles, checksum, restore
+from tuning.trials import CHECKPOINT, StoredTrial, checksum, forget, read_trial, read_trials
 
 BEST_TRIALS = 4  # so many keep their checkpoints
 
@@ -27,35 +27,33 @@ class FolderOracle(kt.Oracle):
         options: those of kt.Oracle.
 
     Attributes:
-        files: the TrialFiles.
+        trials: by their ids, after read().
         at_a_time: trial n is proposed from the results of trials 1 to n - at_a_time, whatever ended meanwhile.
-        states: what the trials' files hold, by the trials' numbers, after read().
     """
 
     def __init__(self, folder, propose, waits, **options):
         super().__init__(**options)
-        self.folder, self.files, self.propose, self.waits = folder, TrialFiles(folder.path), propose, waits
-        self.at_a_time, self.states, self._initial_space, self._told = 1, {}, None, None
-        self._running = {}  # trials that this process runs: what their files hold
+        self.folder, self.path, self.propose, self.waits = folder, folder.path, propose, waits
+        self.at_a_time, self._initial_space, self._told = 1, None, None
+        self._running = {}  # the trials that this process runs, by their ids
 
     def read(self):
         """Reads all trials' files; what other processes have written is known from then on."""
         self._initial_space = self._initial_space or self.get_space()
-        self.states = self.files.read_all() | self._running
-        restored = {str(n): restore(state) for n, state in self.states.items()}
-        self.trials = restored | {str(n): self.trials[str(n)] for n in self._running}
-        self.end_order = [id for id in self.trials if self.has_ended(int(id))]
+        self.trials = read_trials(self.path) | self._running
+        self.end_order = [
+            id for id, trial in self.trials.items() if trial.has_ended
+        ]  # KerasTuner counts failures in it
         for id in self.end_order:
             self.update_space(self.trials[id].hyperparameters)
 
     def has_ended(self, number):
         """Whether a trial has a result, as read() found it."""
-        return self.states.get(number, {}).get("status") in ENDED
+        return str(number) in self.trials and self.trials[str(number)].has_ended
 
-    def run_folder(self, number):
+    def run_folder(self, id):
         """Where a trial is trained by this process, or was by whoever ended it: a path."""
-        state = self._running.get(number)
-        return self.files.folder(number) / state["run"] if state else self.files.run(number)
+        return (self._running.get(id) or read_trial(self.path, id)).run_folder(self.path)
 
     def best_trials(self):
         """The best completed trials, at most BEST_TRIALS, the best one first."""
@@ -65,39 +63,40 @@ class FolderOracle(kt.Oracle):
         """Makes those best trials missing whose checkpoint is not what it was when they ended; returns whether any."""
         with self.folder.lock():
             self.read()
-            numbers = [int(trial.trial_id) for trial in self.best_trials()]
-            stored = {number: self.states[number].get("sha256") for number in numbers}
-            damaged = [n for n in numbers if checksum(self.run_folder(n) / CHECKPOINT) != stored[n]]
-            for number in damaged:
-                self.files.forget(number, "its checkpoint is missing or damaged")
+            best = self.best_trials()
+            damaged = [each for each in best if checksum(each.run_folder(self.path) / CHECKPOINT) != each.sha256]
+            for trial in damaged:
+                forget(self.path, trial.number, "its checkpoint is missing or damaged")
         return bool(damaged)
 
     # --- What a trial tries -------------------------------------------------------------------------------------------
 
-    def _needed(self, number):
-        """The trials from whose results this one is proposed."""
-        return range(1, number - self.at_a_time + 1)
+    def _has_what_it_needs(self, number):
+        """Whether the trials have ended from whose results this one is proposed."""
+        return all(map(self.has_ended, range(1, number - self.at_a_time + 1)))
 
     def _arguments(self, number):
         """From what a trial is proposed: the arguments of a function of proposals.py."""
         space, results = self._initial_space.copy(), []
         sign = -1 if self.objective.direction == "max" else 1
-        for n in filter(self.has_ended, self._needed(number)):
+        for trial in [
+            each for each in self.trials.values() if each.number <= number - self.at_a_time and each.has_ended
+        ]:
             if self.tune_new_entries:  # a space may grow while it is searched
-                space.merge(self.trials[str(n)].hyperparameters, overwrite=False)
-            if self.trials[str(n)].status == "COMPLETED":
-                results.append((self.states[n]["proposed"], sign * self.trials[str(n)].score))
-        tried = [self.states[n]["proposed"] for n in range(1, number) if n in self.states]
+                space.merge(trial.hyperparameters, overwrite=False)
+            if trial.status == "COMPLETED":
+                results.append((trial.proposed, sign * trial.score))
+        tried = [trial.proposed for trial in self.trials.values() if trial.number < number]
         return space, self.seed, number, tried, results
 
     def _is_settled(self, number):
         """Whether an ended trial counts: not one that was drawn before others had shown more hyperparameters."""
-        if self.waits or not all(map(self.has_ended, self._needed(number))):
+        if self.waits or not self._has_what_it_needs(number):
             return True
-        if self.propose(*self._arguments(number)) == self.states[number]["proposed"]:
+        if self.propose(*self._arguments(number)) == self.trials[str(number)].proposed:
             return True
-        self.files.forget(number, "earlier trials have shown more hyperparameters")
-        del self.states[number]
+        forget(self.path, number, "earlier trials have shown more hyperparameters")
+        del self.trials[str(number)]
         return False
 
     # --- The life of a trial ------------------------------------------------------------------------------------------
@@ -113,67 +112,69 @@ class FolderOracle(kt.Oracle):
             for number in range(1, self.max_trials + 1):
                 if self.has_ended(number) and self._is_settled(number):
                     continue
-                if waits and not all(map(self.has_ended, self._needed(number))):
+                if waits and not self._has_what_it_needs(number):
                     break
                 if self._is_running(number):
-                    awaited = awaited or number
+                    awaited = awaited or self.trials[str(number)]
                     continue
                 arguments = self._arguments(number)
                 values = self.propose(*arguments)
                 if values is None:  # everything was tried
                     break
                 return self._start(number, values, arguments, locked)
-        if awaited:
-            process = self.states[awaited]["process"].rpartition(", ")[0]
-            if self._told != (awaited, process):
-                print(f"Waiting for trial {awaited} of {process}")
-            self._told = awaited, process
-        else:
+        if not awaited:
             self.tuner_ids.discard(tuner_id)
-        return kt.engine.trial.Trial(self.get_space(), status="IDLE" if awaited else "STOPPED")
+            return kt.engine.trial.Trial(self.get_space(), "", "STOPPED")
+        if self._told != awaited.run:
+            print(f"Waiting for trial {awaited.number} of {awaited.process.rpartition(', ')[0]}")
+        self._told = awaited.run
+        return kt.engine.trial.Trial(self.get_space(), "", "IDLE")
 
     def _is_running(self, number):
-        process = self.states.get(number, {}).get("process")
-        return number in self._running if process in (None, ME) else self.folder.is_alive(process)
+        trial = self.trials.get(str(number))
+        return (
+            str(number) in self._running or bool(trial) and trial.process != ME and self.folder.is_alive(trial.process)
+        )
 
     def _start(self, number, values, arguments, locked):
         self.folder.check_versions(environment.versions())
-        path, run = self.files.folder(number), f"run_{secrets.token_hex(4)}"
-        if number not in self.states and (path / "trial.json").exists():
-            self.files.forget(number, "its file is damaged")
-        for left in path.glob("run_*") if locked else ():  # of interrupted runs; without locks, one may be going on
+        folder = self.path / f"trial_{number}"
+        if str(number) not in self.trials and (folder / "trial.json").exists():
+            forget(self.path, number, "its file is damaged")
+        for left in folder.glob("run_*") if locked else ():  # of interrupted runs; without locks, one may be going on
             shutil.rmtree(left)
-        (path / run).mkdir(parents=True)
         # The space as this trial knows it: what is missing in the values, KerasTuner would draw without a seed.
-        trial = kt.engine.trial.Trial(arguments[0], str(number), "RUNNING")
-        trial.hyperparameters.values = dict(values)
-        proposer = "random" if values == proposals.propose_random(*arguments) else "surrogate"
-        facts = {"proposed": values, "proposed_by": proposer, "process": ME, "run": run, "started": time.time()}
-        self._running[number], self.trials[trial.trial_id] = trial.get_state() | facts, trial
-        self.files.write(number, self._running[number])
+        trial = StoredTrial(arguments[0], str(number), "RUNNING")
+        trial.hyperparameters.values, trial.proposed = dict(values), values
+        trial.proposed_by = "random" if values == proposals.propose_random(*arguments) else "surrogate"
+        trial.process, trial.run, trial.started = ME, f"run_{secrets.token_hex(4)}", time.time()
+        trial.run_folder(self.path).mkdir(parents=True)
+        trial.write(self.path)
+        self.trials[trial.trial_id] = self._running[trial.trial_id] = trial
         return trial
 
     @kt.synchronized
     def end_trial(self, trial):
-        number, run, too_many = int(trial.trial_id), self.run_folder(int(trial.trial_id)), None
-        state = self._running.pop(number)
+        mine, too_many = self._running.pop(trial.trial_id), None
+        run = mine.run_folder(self.path)
         with self.folder.lock():
-            if self.files.read(number).get("status") in ENDED:  # without locks, others may have run it as well
+            self.trials[trial.trial_id] = mine
+            stored = read_trial(self.path, trial.trial_id)
+            if stored and stored.has_ended:  # without locks, others may have run it as well
                 shutil.rmtree(run)
                 return
             try:
                 super().end_trial(trial)  # scores it
             except RuntimeError as error:  # of max_consecutive_failed_trials
                 too_many = error
-            trial = self.trials[trial.trial_id]
-            if trial.status == "FAILED":  # whose message is lost on the way from KerasTuner's own workers
+            if mine.status == "FAILED":  # its message is lost on the way from KerasTuner's own workers
                 reason = run / "error.txt"
-                trial.message = reason.read_text() if reason.exists() else f"{self.objective.name} was {trial.score}"
-            ended = {"ended": time.time(), "sha256": checksum(run / CHECKPOINT)}
-            self.files.write(number, state | trial.get_state() | ended)
+                mine.message = reason.read_text() if reason.exists() else f"{self.objective.name} was {mine.score}"
+            mine.ended, mine.sha256 = time.time(), checksum(run / CHECKPOINT)
+            mine.write(self.path)
             self.read()
             for id in set(self.end_order) - {each.trial_id for each in self.best_trials()}:
-                (self.run_folder(int(id)) / CHECKPOINT).unlink(missing_ok=True)  # it can take up 13 MB
+                (self.run_folder(id) / CHECKPOINT).unlink(missing_ok=True)  # it can take up 13 MB
         if too_many:
             stop(one_line(too_many))
 

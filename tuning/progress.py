@@ -6,11 +6,13 @@ All that is shown was read from the trials' files, a process' own trial like the
 import _thread
 import threading
 
-from rich import progress as rich_progress
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 
 from tuning.command_line import printable
-from tuning.tables import describe, duration, is_terminal, print_table
-from tuning.trials import ENDED, read_epochs
+from tuning.tables import describe, duration, is_terminal
+from tuning.trials import read_trials
 
 
 class Progress:
@@ -23,27 +25,24 @@ class Progress:
     """
 
     def __init__(self, oracle, epochs, at_a_time):
-        self.oracle, self.epochs, self.at_a_time = oracle, epochs, at_a_time
-        self.shown = {}  # the folders of the runs, and how many of their epochs were shown; of ended ones, "end"
-        for number, state in oracle.files.read_all().items():
-            self.shown[self._run(number, state)] = "end" if state["status"] in ENDED else None
-        self.bars, self.tasks, self.error, self.over = None, {}, None, threading.Event()
+        self.oracle, self.path, self.epochs, self.at_a_time = oracle, oracle.path, epochs, at_a_time
+        self.name, self.total = oracle.objective.name, oracle.max_trials
+        self.ended = {trial.run for trial in read_trials(self.path).values() if trial.has_ended}
+        self.shown = {}  # the runs that were shown, and how many of their epochs
+        self.live, self.error, self.over = Live() if is_terminal() else None, None, threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self):
-        if is_terminal():
-            columns = "{task.description}", rich_progress.BarColumn(), "{task.fields[text]}"
-            self.bars = rich_progress.Progress(*columns)
-            self.bars.start()
-            self.bars.console.show_cursor(True)  # kill -9 must not leave a terminal without one
-            self.tasks["search"] = self.bars.add_task("search", total=self.oracle.max_trials, text="")
+        if self.live:
+            self.live.start()
+            self.live.console.show_cursor(True)  # kill -9 must not leave a terminal without one
         self.thread.start()
 
     def __exit__(self, *exception):
         self.over.set()
         self.thread.join()
-        if self.bars:
-            self.bars.stop()
+        if self.live:
+            self.live.stop()
         if self.error:
             raise self.error
 
@@ -56,77 +55,51 @@ class Progress:
             self.error = error
             _thread.interrupt_main()
 
-    def _run(self, number, state):
-        return self.oracle.files.folder(number) / state["run"]
-
     def _look(self):
-        states, running = self.oracle.files.read_all(), {}
-        for number, state in states.items():
-            run = self._run(number, state)
-            if self.shown.get(run) == "end":
+        trials, grid = read_trials(self.path), Table.grid(padding=(0, 1))
+        for trial in trials.values():
+            if trial.run in self.ended or not (trial.has_ended or self.oracle.folder.is_alive(trial.process)):
                 continue
-            rows = read_epochs(run)
-            if state["status"] not in ENDED and not self.oracle.folder.is_alive(state["process"]):
-                continue
-            if self.shown.get(run) is None:
-                self.shown[run] = 0
-                print(f"Trial {number} of {self.oracle.max_trials}: {describe(state['proposed'])}")
-            for epoch in range(self.shown[run], len(rows) if not self.bars else 0):
-                print(f"Trial {number}, epoch {epoch + 1}: {self._value(rows[epoch])}{rows[epoch]['seconds']:.1f} s")
-            self.shown[run] = len(rows)
-            if state["status"] in ENDED:
-                self.shown[run] = "end"
-                print(f"Trial {number} of {self.oracle.max_trials}: {self._outcome(state, rows)}")
-                if not self.bars:
-                    print(self._summary(states))
+            rows = trial.epochs(self.path)
+            if trial.run not in self.shown:
+                print(f"Trial {trial.number} of {self.total}: {describe(trial.proposed)}")
+            for epoch in range(self.shown.get(trial.run, 0), 0 if self.live else len(rows)):
+                print(
+                    f"Trial {trial.number}, epoch {epoch + 1}: {self._value(rows[epoch])}{rows[epoch]['seconds']:.1f} s"
+                )
+            self.shown[trial.run] = len(rows)
+            if trial.has_ended:
+                self.ended.add(trial.run)
+                print(f"Trial {trial.number} of {self.total}: {self._outcome(trial, len(rows))}")
+                if not self.live:
+                    print(self._summary(trials.values()))
             else:
-                running[number] = rows
-        if self.bars:
-            self._draw(running, states)
+                bar = ProgressBar(self.epochs or 1, len(rows), width=20)
+                text = f"{self._value(rows[-1]) if rows else ''}epoch {len(rows) + 1}"
+                grid.add_row(f"trial {trial.number}", bar, text)
+        if self.live:
+            ended = sum(trial.has_ended for trial in trials.values())
+            grid.add_row("search", ProgressBar(self.total, ended, width=20), self._summary(trials.values()))
+            self.live.update(grid)
 
     def _value(self, row):
-        name = self.oracle.objective.name
-        return f"{name} {row[name]:.4f}, " if name in row else ""
+        return f"{self.name} {row[self.name]:.4f}, " if self.name in row else ""
 
-    def _outcome(self, state, rows):
-        seconds = duration(state["ended"] - state["started"])
-        if state["status"] == "FAILED":
-            return f"failed after {seconds}: {printable(state['message'].splitlines()[0])}"
-        epoch = f"in epoch {state['best_step'] + 1} of {len(rows)}, " if rows else ""
-        return f"{self.oracle.objective.name} {state['score']:.4f} {epoch}{seconds}"
+    def _outcome(self, trial, epochs):
+        seconds = duration(trial.ended - trial.started)
+        if trial.status == "FAILED":
+            return f"failed after {seconds}: {printable(trial.message.splitlines()[0])}"
+        return f"{self.name} {trial.score:.4f} in epoch {trial.best_step + 1} of {epochs}, {seconds}"
 
-    def _summary(self, states):
-        ended = [state for state in states.values() if state["status"] in ENDED]
-        scores = {number: state["score"] for number, state in states.items() if state["status"] == "COMPLETED"}
-        text, left = f"{len(ended)} of {self.oracle.max_trials} trials ended", self.oracle.max_trials - len(ended)
-        if scores:
-            best = (max if self.oracle.objective.direction == "max" else min)(scores, key=scores.get)
-            text += f", best so far {scores[best]:.4f} (trial {best})"
+    def _summary(self, trials):
+        ended, best = [trial for trial in trials if trial.has_ended], self.oracle.objective.better_than
+        text, left, first = f"{len(ended)} of {self.total} trials ended", self.total - len(ended), None
+        for trial in ended:
+            if trial.status == "COMPLETED" and (not first or best(trial.score, first.score)):
+                first = trial
+        if first:
+            text += f", best so far {first.score:.4f} (trial {first.number})"
         if ended and left > 0:
-            seconds = sum(state["ended"] - state["started"] for state in ended) / len(ended)
+            seconds = sum(trial.ended - trial.started for trial in ended) / len(ended)
             text += f", about {duration(seconds * left / self.at_a_time)} left"
         return text
-
-    def _draw(self, running, states):
-        for number, rows in running.items():
-            text = (self._value(rows[-1]) if rows else "") + f"epoch {len(rows) + 1}"
-            if number not in self.tasks:
-                self.tasks[number] = self.bars.add_task(f"trial {number}", total=self.epochs, text=text)
-            self.bars.update(self.tasks[number], completed=len(rows), text=text)
-        for number in self.tasks.keys() - running.keys() - {"search"}:
-            self.bars.remove_task(self.tasks.pop(number))
-        ended = sum(state["status"] in ENDED for state in states.values())
-        self.bars.update(self.tasks["search"], completed=ended, text=self._summary(states))
-
-
-def show_trials(oracle):
-    """Prints the trials so far, those that run included."""
-    rows, name = [], oracle.objective.name
-    for number, state in oracle.files.read_all().items():
-        epochs, value, status = read_epochs(oracle.files.run(number)), state["score"], state["status"].lower()
-        if state["status"] not in ENDED:
-            value = epochs[-1].get(name) if epochs else None
-            status = "running" if oracle.folder.is_alive(state["process"]) else "interrupted"
-        score = "-" if value is None else f"{value:.4f}"
-        rows.append([number, status, len(epochs), score, describe(state["proposed"])])
-    print_table(["trial", "status", "epochs", name.replace("_", " "), "hyperparameters"], rows)

@@ -10,7 +10,6 @@ from tuning import environment, figures, models, tables
 from tuning.command_line import printable, stop
 from tuning.folder import write_json
 from tuning.tables import short, spelled
-from tuning.trials import ENDED, read_epochs
 
 
 def report(tuner, *test_data, image_classes=None):
@@ -24,13 +23,14 @@ def report(tuner, *test_data, image_classes=None):
     with tuner.folder:
         oracle, path, objective = tuner.shared_oracle, tuner.folder.path, tuner.shared_oracle.objective
         oracle.read()
-        records = [trial_record(oracle, number) for number in oracle.states if oracle.has_ended(number)]
+        trials = [trial for trial in oracle.trials.values() if trial.has_ended]
+        records = [trial.record(path) for trial in trials]
         sign = -1 if objective.direction == "max" else 1
         ranking = sorted(records, key=lambda each: math.inf if each["score"] is None else sign * each["score"])
         if not ranking or ranking[0]["score"] is None:
             stop(f"no trial was completed, see {path}/trial_1: {ranking[0]['message'] if ranking else 'none was run'}")
-        if len(oracle.states) > oracle.max_trials:
-            print(f"{len(oracle.states)} trials are stored, more than --max-trials {oracle.max_trials}: all are shown")
+        if len(trials) > oracle.max_trials:
+            print(f"{len(trials)} trials are stored, more than --max-trials {oracle.max_trials}: all are shown")
         tables.write_csv(path / "trials.csv", ranking)
         print()
         tables.print_trials(ranking, objective)
@@ -44,7 +44,7 @@ def report(tuner, *test_data, image_classes=None):
             "objective": {"name": objective.name, "direction": objective.direction},
             "best": measured | {objective.name: best["score"], **{n: best[n] for n in ("trial", "hyperparameters")}},
             "best_four": {},
-            "elapsed_seconds": elapsed_seconds(oracle.states.values()),
+            "elapsed_seconds": elapsed_seconds(trials),
             "hardware": environment.hardware(),
             "versions": environment.versions(),
             "trials": records,
@@ -86,34 +86,10 @@ def report(tuner, *test_data, image_classes=None):
         print(f"\nModels, tables and pictures are in {printable(path)}")
 
 
-def trial_record(oracle, number):
-    """One ended trial as a dictionary of plain values.
-
-    `best_epoch` counts from 1, `seconds` are from the trial's start to its end, `curves` have a value for each epoch; a
-    failed trial's best epoch and score are None.
-    """
-    state, trial = oracle.states[number], oracle.trials[str(number)]
-    rows, completed = read_epochs(oracle.run_folder(number)), trial.status == "COMPLETED"
-    active = {n: value for n, value in trial.hyperparameters.values.items() if trial.hyperparameters.is_active(n)}
-    return {
-        "trial": number,
-        "proposed_by": state["proposed_by"],
-        "status": trial.status,
-        # With 12 digits: a float's steps add up to 0.30000000000000004.
-        "hyperparameters": {n: float(f"{v:.12g}") if isinstance(v, float) else v for n, v in active.items()},
-        "best_epoch": trial.best_step + 1 if completed and rows else None,
-        "epochs": len(rows),
-        "score": trial.score if completed else None,
-        "seconds": state["ended"] - state["started"],
-        "message": None if completed else printable(trial.message.splitlines()[0]),
-        "curves": {name: [row.get(name) for row in rows] for name in dict.fromkeys(n for row in rows for n in row)},
-    }
-
-
-def elapsed_seconds(states):
-    """For how long at least one of the ended trials ran: what several processes do at the same time counts once."""
+def elapsed_seconds(trials):
+    """For how long at least one of the trials ran: what several processes do at the same time counts once."""
     total = end = 0
-    for state in sorted((each for each in states if each["status"] in ENDED), key=lambda each: each["started"]):
-        total += max(0, state["ended"] - max(end, state["started"]))
-        end = max(end, state["ended"])
+    for trial in sorted(trials, key=lambda each: each.started):
+        total += max(0, trial.ended - max(end, trial.started))
+        end = max(end, trial.ended)
     return total

@@ -55,7 +55,7 @@ def print_trials(records, objective):
     for each in records:
         values = [short(each["hyperparameters"].get(name, "-")) for name in names]
         epochs = f"{each['best_epoch'] or '-'}/{each['epochs']}"
-        score = "failed" if each["score"] is None else f"{each['score']:.4f}"
+        score = each["status"].lower() if each["score"] is None else f"{each['score']:.4f}"
         rows.append([each["trial"], *values, epochs, score, round(each["seconds"]), each["proposed_by"]])
     header = ["trial", *map(spelled, names), "epochs", objective.name.replace("_", " "), "seconds", "proposed by"]
     print_table(header, rows)

@@ -1,4 +1,4 @@
-"""The files of a search's trials: one for each trial, and a folder for each time that it is run."""
+"""A trial as it is stored: one file for each, and a folder for each time that it is run."""
 
 import copy
 import hashlib
@@ -8,9 +8,8 @@ from tuning.command_line import printable
 from tuning.environment import kt
 from tuning.folder import read_json, write_json
 
-ENDED = "COMPLETED", "FAILED"
+EPOCHS = "epochs.jsonl"  # in the folder of a run: a line for each epoch
 CHECKPOINT = "checkpoint.weights.h5"  # KerasTuner's name for a trial's weights in its best epoch
-FACTS = {"proposed", "proposed_by", "process", "run", "started"}  # in a trial's file, beside KerasTuner's own
 
 
 def checksum(path):
@@ -18,64 +17,96 @@ def checksum(path):
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
-def restore(state):
-    """A trial from what its file holds. Unlike from_state(), it changes neither its argument nor Python's random state."""
-    trial = kt.engine.trial.Trial(None, state["trial_id"])
-    trial.set_state(copy.deepcopy(state))
+class StoredTrial(kt.engine.trial.Trial):
+    """A trial of KerasTuner's that knows more of itself; trials are numbered from 1, their ids are their numbers.
+
+    Attributes:
+        proposed: the hyperparameters that it was started with, a dictionary.
+        proposed_by: "random" or "surrogate".
+        process, run: who runs it or has run it, and the name of the folder in which.
+        started, ended: seconds since the epoch.
+        sha256: of its checkpoint.
+    """
+
+    FACTS = ("proposed", "proposed_by", "process", "run", "started", "ended", "sha256")
+
+    def get_state(self):
+        return super().get_state() | {name: getattr(self, name, None) for name in self.FACTS}
+
+    def set_state(self, state):
+        super().set_state(copy.deepcopy(state))  # it changes its argument
+        for name in self.FACTS:
+            setattr(self, name, state[name])
+
+    @property
+    def number(self):
+        return int(self.trial_id)
+
+    @property
+    def has_ended(self):
+        return self.status in ("COMPLETED", "FAILED")
+
+    def write(self, path):
+        """Stores it in the folder of a search."""
+        write_json(path / f"trial_{self.trial_id}" / "trial.json", self.get_state())
+
+    def run_folder(self, path):
+        """Where it is trained, or was, in the folder of a search."""
+        return path / f"trial_{self.trial_id}" / self.run
+
+    def epochs(self, path):
+        """What was measured in each epoch of it so far, and its `seconds`: a list of dictionaries."""
+        rows = []
+        try:
+            for line in (self.run_folder(path) / EPOCHS).read_text(encoding="utf-8").splitlines():
+                rows.append(json.loads(line))
+        except (FileNotFoundError, ValueError):  # no epoch has ended; one is just being written
+            pass
+        return rows
+
+    def record(self, path):
+        """Plain values for tables and pictures: a dictionary.
+
+        `best_epoch` counts from 1, `seconds` are from start to end, `curves` have a value for each epoch; where a trial
+        has failed, best epoch and score are None.
+        """
+        rows, completed = self.epochs(path), self.status == "COMPLETED"
+        active = {
+            name: value for name, value in self.hyperparameters.values.items() if self.hyperparameters.is_active(name)
+        }
+        return {
+            "trial": self.number,
+            "proposed_by": self.proposed_by,
+            "status": self.status,
+            # With 12 digits: a float's steps add up to 0.30000000000000004.
+            "hyperparameters": {n: float(f"{v:.12g}") if isinstance(v, float) else v for n, v in active.items()},
+            "best_epoch": self.best_step + 1 if completed and rows else None,
+            "epochs": len(rows),
+            "score": self.score if completed else None,
+            "seconds": (self.ended or self.started) - self.started,
+            "message": printable(self.message.splitlines()[0]) if self.message else None,
+            "curves": {name: [row.get(name) for row in rows] for name in dict.fromkeys(n for row in rows for n in row)},
+        }
+
+
+def read_trial(path, number):
+    """Reads a trial from the folder of a search; None where there is none, or its file is damaged."""
+    trial = StoredTrial(None, str(number))  # with an id: to make one, KerasTuner would draw from Python's random state
+    try:
+        trial.set_state(read_json(path / f"trial_{number}" / "trial.json"))
+    except (LookupError, TypeError, ValueError, AttributeError):  # whatever a damaged file makes of its reader
+        return None
     return trial
 
 
-def write_epoch(run, metrics, seconds):
-    """Appends what was measured in an epoch, a dictionary of floats, to a file in a run's folder."""
-    with open(run / "epochs.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(metrics | {"seconds": seconds}) + "\n")
+def read_trials(path):
+    """All trials in the folder of a search that can be read: a dictionary by their ids, in the order of numbers."""
+    names = (each.name.removeprefix("trial_") for each in path.glob("trial_*"))
+    found = [read_trial(path, number) for number in sorted(int(name) for name in names if name.isdecimal())]
+    return {trial.trial_id: trial for trial in found if trial}
 
 
-def read_epochs(run):
-    """What write_epoch() has written: a list of dictionaries, one for each epoch, with `seconds`."""
-    rows = []
-    try:
-        for line in (run / "epochs.jsonl").read_text(encoding="utf-8").splitlines():
-            rows.append(json.loads(line))
-    except (FileNotFoundError, ValueError):  # no epoch has ended; one is just being written
-        pass
-    return rows
-
-
-class TrialFiles:
-    """Reads and writes the trials' files in the path of a search; trials are numbered from 1."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def folder(self, number):
-        """Where a trial's file and the folders of its runs are."""
-        return self.path / f"trial_{number}"
-
-    def run(self, number):
-        """The folder in which the run that counts is, or was."""
-        return self.folder(number) / self.read(number)["run"]
-
-    def read(self, number):
-        """What a trial's file holds, a dictionary; an empty one where there is none or it is damaged."""
-        state = read_json(self.folder(number) / "trial.json")
-        try:
-            restore(state)
-        except (LookupError, TypeError, ValueError, AttributeError):  # whatever a damaged file makes of its reader
-            return {}
-        return state if FACTS <= state.keys() else {}
-
-    def read_all(self):
-        """What the files of all trials hold that can be read, by the trials' numbers."""
-        names = [path.name.removeprefix("trial_") for path in self.path.glob("trial_*")]
-        found = {number: self.read(number) for number in sorted(int(name) for name in names if name.isdecimal())}
-        return {number: state for number, state in found.items() if state}
-
-    def write(self, number, state):
-        """Stores a trial."""
-        write_json(self.folder(number) / "trial.json", state)
-
-    def forget(self, number, reason):
-        """Makes a trial one that is missing, and says so."""
-        print(f"{printable(self.folder(number))}: {reason}, so trial {number} is trained again")
-        (self.folder(number) / "trial.json").unlink()
+def forget(path, number, reason):
+    """Makes a trial one that is missing, and says why."""
+    print(f"{printable(path)}/trial_{number}: {reason}, so trial {number} is trained again")
+    (path / f"trial_{number}" / "trial.json").unlink()

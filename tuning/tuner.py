@@ -8,13 +8,14 @@ import shutil
 import time
 import traceback
 import warnings
+from pathlib import Path
 
-from tuning import command_line, environment, processes, progress, proposals
+from tuning import command_line, environment, processes, progress, proposals, tables
 from tuning.command_line import one_line
 from tuning.environment import keras, kt, np, tf
 from tuning.folder import Folder
 from tuning.oracle import FolderOracle
-from tuning.trials import write_epoch
+from tuning.trials import EPOCHS
 
 # Options that may change between two runs of one search. All others are its settings: they decide what comes out.
 RUN_OPTIONS = {"max_trials", "workers", "precision", "results_dir", "overwrite", "tensorboard", "deterministic"}
@@ -74,7 +75,8 @@ class Tuner(kt.Tuner):
             fit_kwargs["callbacks"] = [*fit_kwargs.get("callbacks", ()), logs]
         try:
             if self.args.workers == 0:
-                raise SystemExit(progress.show_trials(self.shared_oracle))
+                records = [trial.record(self.folder.path) for trial in self.shared_oracle.trials.values()]
+                raise SystemExit(tables.print_trials(records, self.shared_oracle.objective))
             if processes.is_child() or self._is_worker():  # private, as its name says
                 raise SystemExit(super().search(*fit_args, **fit_kwargs))  # the process that a person started reports
             self._search(fit_args, fit_kwargs)
@@ -111,7 +113,7 @@ class Tuner(kt.Tuner):
         self.idle = False
 
     def get_trial_dir(self, trial_id):
-        return str(self.shared_oracle.run_folder(int(trial_id)))
+        return str(self.shared_oracle.run_folder(trial_id))
 
     def _build_hypermodel(self, hp):  # private: KerasTuner resets Keras, and with it the dtype policy, just before
         keras.config.set_dtype_policy(self.precision)
@@ -130,7 +132,7 @@ class Tuner(kt.Tuner):
             raise kt.errors.FatalRuntimeError(one_line(error) + hint) from error
         except Exception as error:
             text = f"{type(error).__name__}: {one_line(error)}\n\n{traceback.format_exc()}"
-            (self.shared_oracle.run_folder(int(trial.trial_id)) / "error.txt").write_text(text, encoding="utf-8")
+            Path(self.get_trial_dir(trial.trial_id), "error.txt").write_text(text, encoding="utf-8")
             raise
 
     def on_epoch_end(self, trial, model, epoch, logs=None):
@@ -138,8 +140,9 @@ class Tuner(kt.Tuner):
         for name in ("loss", self.oracle.objective.name):
             if not np.isfinite(metrics.get(name, 0)):
                 raise kt.errors.FailedTrialError(f"the {name} was {metrics[name]} in epoch {epoch + 1}")
-        write_epoch(self.shared_oracle.run_folder(int(trial.trial_id)), metrics, time.monotonic() - self.began)
-        self.began = time.monotonic()
+        metrics["seconds"], self.began = time.monotonic() - self.began, time.monotonic()
+        with open(Path(self.get_trial_dir(trial.trial_id), EPOCHS), "a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics) + "\n")
 
     def load_model(self, trial):
         with warnings.catch_warnings():
