@@ -72,8 +72,8 @@ def printable(text):
 
 def one_line(error):
     """What an exception says, in one line: without the stack traces that TensorFlow puts before and after it."""
-    if isinstance(error, OSError) and error.errno:  # HDF5 buries them in a page of text
-        return os.strerror(error.errno) + (f": {error.filename}" if error.filename else "")
+    if isinstance(error, OSError) and error.errno and "\n" in str(error):  # HDF5 writes a page
+        return os.strerror(error.errno)
     noise = " ", "\t", "Graph execution error", "Detected at node", "<stack traces", "Exception encountered"
     lines = (line.rstrip() for line in str(error).splitlines() if line.strip() and not line.startswith(noise))
     return printable(next(lines, type(error).__name__))[:300]
@@ -85,6 +85,10 @@ def errors_in_one_line():
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's can't
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for name, module in list(sys.modules.items()):  # a notebook would keep an earlier version of common.py
+        file = Path(getattr(module, "__file__", None) or "/")
+        if name != "__main__" and file.parent == Path(sys.argv[0]).absolute().parent:
+            del sys.modules[name]
     kept = "Ended trials are kept: the same command goes on"
     try:
         yield

@@ -22,7 +22,7 @@ def new(height, rows=1, columns=1, **options):
     """A figure 900 pixels wide and so many inches high, 150 pixels each: at half size its text can still be read."""
     with matplotlib.style.context("default", after_reset=True):  # whatever a matplotlibrc says
         figure = Figure(figsize=(6, height), dpi=150, layout="constrained")
-        return figure, figure.subplots(rows, columns, squeeze=False, **options)
+        return figure, figure.subplots(rows, columns, **options)
 
 
 def save(path, figure):
@@ -35,8 +35,7 @@ def save(path, figure):
 def scatter(ax, records, x):
     """Draws the completed trials' scores against their x(record), with a marker for who proposed them."""
     for proposer, (colour, marker) in PROPOSERS.items():
-        chosen = [each for each in records if each["proposed_by"] == proposer and each["score"] is not None]
-        if chosen:
+        if chosen := [each for each in records if each["proposed_by"] == proposer and each["score"] is not None]:
             scores = [each["score"] for each in chosen]
             ax.scatter([x(each) for each in chosen], scores, 45, colour, marker, zorder=3, label=proposer)
 
@@ -48,18 +47,15 @@ def progress(searches, objective):
         searches: a dictionary from a name to the records of a search's trials.
         objective: a kt.Objective.
     """
-    figure, ((ax,),) = new(3.8)
+    figure, ax = new(3.8)
     best = np.fmax if objective.direction == "max" else np.fmin
     for (name, records), style in zip(searches.items(), SEARCHES):
-        scores = np.array([np.nan if each["score"] is None else each["score"] for each in records])
-        numbers = [each["trial"] for each in records]
-        ax.step(numbers, best.accumulate(scores), where="post", label=name, **style)
+        scores = best.accumulate([np.nan if each["score"] is None else each["score"] for each in records])
+        ax.step([each["trial"] for each in records], scores, where="post", label=name, **style)
         if len(searches) == 1:
             scatter(ax, records, lambda each: each["trial"])
-            for failed in np.array(numbers)[np.isnan(scores)]:
-                ax.axvline(failed, color=GREY, linestyle=":")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(xlabel="trial", ylabel=spelled(objective.name))
+    ax.set(xlabel="trial", ylabel=spelled(objective.name) + " of the best so far" * (len(searches) > 1))
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     return figure
 
@@ -67,24 +63,23 @@ def progress(searches, objective):
 def hyperparameters(records, best, objective, space):
     """The score against each hyperparameter of the search space; a ring is around the best trial."""
     rows = -(-len(space) // 2) or 1
-    figure, axes = new(2.8 * rows, rows, 2, sharey=True)
-    for ax in axes.flat[len(space) :]:
+    figure, axes = new(2.8 * rows, rows, 2, sharey=True, squeeze=False)
+    for ax in axes.flat:
         ax.set_axis_off()
     for ax, hp in zip(axes.flat, space):
         numeric = hasattr(hp, "min_value")
-        points = [
-            each | {"x": each["hyperparameters"][hp.name]} for each in records if hp.name in each["hyperparameters"]
-        ]
-        scatter(ax, points, lambda each: each["x"] if hasattr(each["x"], "real") else str(each["x"]))
-        for each in points:
-            if each["trial"] == best["trial"]:
-                ax.scatter(each["x"], each["score"], 150, "none", edgecolors="black", zorder=4, label="best")
+        points = [each for each in records if hp.name in each["hyperparameters"] and each["score"] is not None]
+        values = {each["trial"]: each["hyperparameters"][hp.name] for each in points}
+        values = values if numeric else {trial: str(value) for trial, value in values.items()}
+        scatter(ax, points, lambda each, values=values: values[each["trial"]])
+        if best in points:
+            ax.scatter(values[best["trial"]], best["score"], 150, "none", edgecolors="black", zorder=4, label="best")
+        ax.set_axis_on()
         ax.set_xlabel(spelled(hp.name), parse_math=False)
         ax.margins(x=0.12 if numeric else 0.4, y=0.12)
         if getattr(hp, "sampling", None) == "log":
             ax.set(xscale="log", xlim=(hp.min_value / 1.5, hp.max_value * 1.5))
-    for ax in axes[:, 0]:
-        ax.set_ylabel(spelled(objective.name))
+    figure.supylabel(spelled(objective.name), fontsize="medium")
     handles = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3, frameon=False)
     return figure
@@ -92,13 +87,13 @@ def hyperparameters(records, best, objective, space):
 
 def learning_curves(records, best, objective):
     """The objective after each epoch, one line a trial; the best trial's is bold, its best epoch marked."""
-    figure, ((ax,),) = new(3.8)
+    figure, ax = new(3.8)
     for each in records:
         values = each["curves"].get(objective.name, [])
         style = {"color": GREY, "linewidth": 1}
-        if each is best:
+        if each is best and values:
             style = {"color": BLUE, "linewidth": 3, "zorder": 3, "label": f"trial {best['trial']}, the best"}
-            style |= {"marker": "o", "markevery": [best["best_epoch"] - 1]} if values else {}
+            style |= {"marker": "o", "markevery": [best["best_epoch"] - 1]}
         ax.plot(range(1, len(values) + 1), values, **style)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel=spelled(objective.name))
@@ -124,7 +119,7 @@ def classes(targets, outputs):
 
 def confusion_matrix(targets, probabilities, class_names):
     """How many examples of each class (row) were taken for which (column); the colour is the number."""
-    figure, ((ax,),) = new(5.6)
+    figure, ax = new(5.6)
     sklearn.metrics.ConfusionMatrixDisplay.from_predictions(
         targets, probabilities.argmax(axis=1), labels=range(len(class_names)), display_labels=class_names,
         normalize=None, ax=ax, cmap="Blues", colorbar=False, xticks_rotation=90,

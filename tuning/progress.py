@@ -75,8 +75,8 @@ class Progress:
                     print(self._summary(trials.values()))
             else:
                 bar = ProgressBar(self.epochs or 1, len(rows), width=20)
-                text = f"{self._value(rows[-1]) if rows else ''}epoch {len(rows) + 1}"
-                grid.add_row(f"trial {trial.number}", bar, text)
+                epoch = f"epoch {len(rows) + 1}" + (f" of at most {self.epochs}" if self.epochs else "")
+                grid.add_row(f"trial {trial.number}", bar, f"{self._value(rows[-1]) if rows else ''}{epoch}")
         if self.live:
             ended = sum(trial.has_ended for trial in trials.values())
             grid.add_row("search", ProgressBar(self.total, ended, width=20), self._summary(trials.values()))

@@ -42,7 +42,7 @@ def print_table(header, rows):
     """Prints lists of cells, the first column aligned to the left, the others to the right."""
     table = Table(box=None, pad_edge=False)
     for i, name in enumerate(header):
-        table.add_column(Text(printable(name)), justify="right" if i else "left")
+        table.add_column(Text(printable(name)), justify="right" if i else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     Console(width=None if is_terminal() else 500).print(table)

@@ -10,8 +10,8 @@ import traceback
 import warnings
 from pathlib import Path
 
-from tuning import command_line, environment, processes, progress, proposals, tables
-from tuning.command_line import one_line
+from tuning import environment, processes, progress, proposals, tables
+from tuning.command_line import one_line, stop
 from tuning.environment import keras, kt, np, tf
 from tuning.folder import Folder
 from tuning.oracle import FolderOracle
@@ -38,7 +38,7 @@ class Tuner(kt.Tuner):
 
     def __init__(self, hypermodel, objective, name, args, **options):
         for option in options.keys() - ORACLE_OPTIONS - TUNER_OPTIONS:
-            command_line.stop(f"{option}= can't be given to {type(self).__name__}: --help lists the options", status=2)
+            stop(f"{option}= can't be given to {type(self).__name__}: --help lists the options", status=2)
         self.args, self.folder = args, Folder(args.results_dir / name, args.overwrite and not processes.is_child())
         oracle_options = {"max_consecutive_failed_trials": None}  # failures are reported; the search goes on
         oracle_options |= {option: options.pop(option) for option in ORACLE_OPTIONS & options.keys()}
@@ -83,7 +83,7 @@ class Tuner(kt.Tuner):
         except BaseException as error:
             self.folder.__exit__()
             if isinstance(error, kt.errors.FatalError):
-                command_line.stop(one_line(error))
+                stop(one_line(error))
             raise
 
     def _search(self, fit_args, fit_kwargs):
