@@ -3,20 +3,17 @@
 The reasons for the constants are measured in benchmarks/simulated.md.
 """
 
-import numpy as np
-from keras_tuner.engine.hyperparameters import Choice, Fixed
 from scipy.optimize import minimize
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 
-BETA = (
-    1.0  # with KerasTuner's 2.6, trials 5 to 10 gain a quarter as much over random ones; with 0.5 the chosen model half
-)
-ALPHA = 0.1  # training again changes accuracies by 0.07 of their variance; 0.05 and 0.2 do as well
-SPREAD = 1.0  # of the lengths' logarithms around 0; without this prior the chosen model gains 0.6 times as much
+from tuning.environment import kt, np
+
+BETA = 1.0  # with 2.6 trials 5 to 10 gain a third as much over random ones, with 0.5 the chosen model gains less
+ALPHA = 0.1  # training again gives 0.07 of the variance of accuracies; 0.05 and 0.2 do as well
 
 
-def propose(space, candidates, results, pending, seed, beta=BETA, alpha=ALPHA):
+def propose(space, candidates, results, pending, beta=BETA, alpha=ALPHA):
     """The candidate of which a Gaussian process expects most.
 
     Args:
@@ -24,7 +21,6 @@ def propose(space, candidates, results, pending, seed, beta=BETA, alpha=ALPHA):
         candidates: list of dictionaries of values by name, active hyperparameters only; not empty.
         results: list of at least two pairs (values, score), the lower the better.
         pending: list of values whose results are unknown: their expected score stands in.
-        seed: not needed, as nothing here is random.
         beta: how much a candidate's uncertainty counts in its favour, in standard deviations.
         alpha: the variance of the scores' noise, relative to the variance of the scores.
     """
@@ -35,9 +31,9 @@ def propose(space, candidates, results, pending, seed, beta=BETA, alpha=ALPHA):
     def most_likely(loss, start, bounds):
         """Finds the logarithms of the lengths, one for each hyperparameter: scikit-learn itself has no prior."""
 
-        def loss_with_prior(logs):  # log-normal: the median length is a hyperparameter's whole range
+        def loss_with_prior(logs):  # logs are standard normal; were they flat, the chosen model would gain less
             value, gradient = loss(logs[owners])
-            return value + logs @ logs / 2 / SPREAD**2, np.bincount(owners, gradient) + logs / SPREAD**2
+            return value + logs @ logs / 2, np.bincount(owners, gradient) + logs
 
         found = minimize(loss_with_prior, np.zeros(owners[-1] + 1), jac=True, bounds=[(-3, 3)] * (owners[-1] + 1))
         return found.x[owners], found.fun
@@ -58,9 +54,9 @@ def vectorize(space, points):
     A choice without an order has a column for each value, so that any two values are equally far from each other.
     """
     owners, columns = [], []
-    for index, hp in enumerate(hp for hp in space.space if not isinstance(hp, Fixed)):
+    for index, hp in enumerate(hp for hp in space.space if not isinstance(hp, kt.engine.hyperparameters.Fixed)):
         values = [value_of(hp, point) for point in points]
-        if isinstance(hp, Choice) and not hp.ordered:
+        if isinstance(hp, kt.engine.hyperparameters.Choice) and not hp.ordered:
             new = [[0.5**0.5 * (value == each) for value in values] for each in hp.values]
         else:
             # KerasTuner rounds down to a step, and often to the one before: 0.3 // 0.1 is 2. Half a step more is safe.
