@@ -83,6 +83,7 @@ class StoredTrial(kt.engine.trial.Trial):
             "best_epoch": self.best_step + 1 if completed and rows else None,
             "epochs": len(rows),
             "score": self.score if completed else None,
+            "started": self.started,
             "seconds": (self.ended or self.started) - self.started,
             "message": printable(self.message.splitlines()[0]) if self.message else None,
             "curves": {name: [row.get(name) for row in rows] for name in dict.fromkeys(n for row in rows for n in row)},
