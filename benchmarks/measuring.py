@@ -1,9 +1,11 @@
-"""What the benchmarks share: other processes' time and memory, rows that outlive an interruption, table cells."""
+"""What the benchmarks share: other processes' time and memory, rows that outlive an interruption, tables."""
 
+import argparse
 import collections
 import contextlib
+import itertools
 import json
-import os
+import re
 import statistics
 import subprocess
 import sys
@@ -12,23 +14,22 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+RANDOM_SEARCH = "random_search_tuning.py"
+ACCURACIES = "val_accuracy", "test_accuracy"
 
 
 def run(script, *options):
-    """Runs a script of this project. Linux only: it reads /proc.
-
-    Returns:
-        The seconds it took, the peak resident memory in bytes of it and of each process that it started, a list, and
-        what it printed.
-    """
+    """Runs a script of this project; returns its seconds, each process's peak memory in GB as text, and its output."""
+    print(f"{time.strftime('%H:%M')}: {script} {' '.join(map(str, options))}", file=sys.stderr)
     with tempfile.TemporaryFile("w+") as output:
         started, peaks, looks = time.monotonic(), {}, collections.Counter()
         process = subprocess.Popen([sys.executable, ROOT / script, *map(str, options)], stdout=output)
         while process.returncode is None:
-            with contextlib.suppress(OSError, StopIteration):  # one of them has just ended
+            with contextlib.suppress(OSError, TypeError):  # one of them has just ended
                 children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-                for pid in (process.pid, *map(int, children)):
-                    peaks[pid] = peak_memory(pid)
+                for pid in (str(process.pid), *children):
+                    peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+                    peaks[pid] = int(peak[1]) * 1024 / 1e9
                     looks[pid] += 1
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.2)
@@ -37,61 +38,106 @@ def run(script, *options):
         seconds = time.monotonic() - started
         output.seek(0)
         # Libraries start others for an instant while they are imported.
-        return seconds, [peak for pid, peak in peaks.items() if looks[pid] > 5], output.read()
-
-
-def peak_memory(pid):
-    """The peak resident memory of a running process in bytes."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+        memory = ", ".join(f"{peak:.2f}" for pid, peak in peaks.items() if looks[pid] > 5)
+        return seconds, memory, output.read()
 
 
 def search(script, *options):
-    """Runs a tuning script in a new folder; returns the seconds and the peaks, as run() does, and its summary.json."""
+    """Runs a tuning script in a new folder; returns what the benchmarks show of it, a dictionary."""
     with tempfile.TemporaryDirectory() as folder:
-        seconds, peaks, _ = run(script, *options, "--results-dir", folder)
-        return seconds, peaks, json.loads(next(Path(folder).glob("*/summary.json")).read_text())
+        seconds, memory, output = run(script, *options, "--results-dir", folder)
+        path = next(Path(folder).glob("*/summary.json"))
+        summary = json.loads(path.read_text())
+        summary["trials"] = trials = [trial for trial in summary["trials"] if trial["status"] == "COMPLETED"]
+        states = [json.loads((path.parent / f"trial_{each['trial']}/trial.json").read_text()) for each in trials]
+    return {
+        "seconds": seconds,
+        "memory": memory,
+        "at_a_time": int(re.search(r"(\d+) trials? at a time", output)[1]),
+        "elapsed_seconds": summary["elapsed_seconds"],
+        "starts": [state["started"] for state in states],
+        "seconds_of_trials": [trial["seconds"] for trial in trials],
+        "epochs": [trial["curves"]["seconds"] for trial in trials],
+        "scores": [state["score"] for state in states],
+        "summary": summary,
+        "machine": machine(summary["hardware"], summary["versions"]),
+        **{name: summary["best"][name] for name in ACCURACIES},
+        **{f"best_four_{name}": summary.get("best_four", {}).get(name) for name in ACCURACIES},
+    }
+
+
+def seconds_per_epoch(row):
+    """The mean seconds of an epoch while as many trials run as can, divided by the number of these trials.
+
+    Each trial's first epoch, which is traced, does not count, nor do those at the beginning and the end of the search,
+    when fewer trials run; where there are no others, all count.
+    """
+    spans = [(start, start + seconds) for start, seconds in zip(row["starts"], row["seconds_of_trials"])]
+    counted = []
+    for start, epochs in zip(row["starts"], row["epochs"]):
+        for begin, end in list(itertools.pairwise(itertools.accumulate(epochs, initial=start)))[1:]:
+            if sum(first <= begin and end <= last for first, last in spans) == row["at_a_time"]:
+                counted.append(end - begin)
+    return statistics.mean(counted or itertools.chain(*row["epochs"])) / row["at_a_time"]
+
+
+def compare(description, variants, *common):
+    """Runs the same random search with each variant's list of options, and prints a Markdown table.
+
+    The first variant is what the others are compared with. `common` are options of all; the command line may have more.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = [*common, *parser.parse_known_args()[1]]
+    rows = {name: search(RANDOM_SEARCH, *options, *own) for name, own in variants.items()}
+    first, lines = next(iter(rows.values())), []
+    for name, row in rows.items():
+        pairs = list(zip(row["scores"], first["scores"]))
+        speed = [f"{row['seconds']:.0f}", f"{first['seconds'] / row['seconds']:.2f}", f"{seconds_per_epoch(row):.2f}"]
+        accuracy = f"{statistics.mean(row['scores']):.4f}", spread([a - b for a, b in pairs], "+.4f")
+        same = f"{sum(a == b for a, b in pairs)} of {len(pairs)}"
+        lines.append([name, *speed, row["memory"], sum(map(len, row["epochs"])), *accuracy, same])
+    print(f"{first['machine']}\n\n{' '.join([RANDOM_SEARCH, *options])}\n")
+    header = ["", "seconds", "times as fast", "seconds per epoch", "peak memory of each process, GB", "epochs"]
+    print(table([*header, "mean val accuracy", "difference, trial by trial", "trials with the same digits"], lines))
 
 
 class Rows:
-    """Measurements, one dictionary each, in a JSON file that is written after each of them.
+    """Measurements, a dictionary each, in a JSON file, if there is a path, that is written after each of them.
 
-    Args:
-        path: of the file; None keeps them in memory. Rows that it holds are not measured again, so it is to be deleted
-            when what they measured has changed.
+    What the file holds is not measured again, so it is to be deleted when what was measured has changed.
     """
 
     def __init__(self, path):
-        self.path = path
-        self.rows = json.loads(path.read_text()) if path and path.exists() else []
+        self.path, self.rows = path, json.loads(path.read_text()) if path and path.exists() else []
+
+    def find(self, **key):
+        """The row with this key, or None."""
+        return next((row for row in self.rows if row | key == row), None)
 
     def get(self, measure, **key):
         """The row with this key; where there is none, measure(**key) returns the rest of it."""
-        for row in self.rows:
-            if row | key == row:
-                return row
+        if row := self.find(**key):
+            return row
         self.rows.append(key | measure(**key))
         if self.path:
             draft = self.path.with_suffix(".draft")
-            draft.write_text(json.dumps(self.rows, indent=1))
-            os.replace(draft, self.path)
+            draft.write_text(json.dumps(self.rows))
+            draft.replace(self.path)
         return self.rows[-1]
-
-
-def add_store(parser):
-    """Adds the option that says where the rows are stored."""
-    parser.add_argument("--store", type=Path, metavar="FILE", help="each row is kept in it; the same command goes on")
 
 
 def machine(hardware, versions):
     """One line on what was measured with; the arguments are those of a summary.json."""
+    flags = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].split()
+    vectors = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
     gpus = ", ".join(hardware["gpus"]) or "no GPU"
-    return ", ".join([hardware["cpu"], f"{hardware['cores']} cores", gpus, *map(" ".join, versions.items())])
+    cpu = f"{hardware['cpu']} ({' '.join(vectors)})"
+    return ", ".join([cpu, f"{hardware['cores']} cores", gpus, *map(" ".join, versions.items())])
 
 
 def spread(values, form=".4f"):
     """Mean and standard deviation as text; without the latter where there is one value only."""
-    deviation = f" ± {statistics.stdev(values):{form}}" if len(values) > 1 else ""
+    deviation = f" ± {statistics.stdev(values):{form.lstrip('+')}}" if len(values) > 1 else ""
     return f"{statistics.mean(values):{form}}{deviation}"
 
 

@@ -22,7 +22,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor, kernels
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tuning import gaussian_process
 
-NOISE = 0.0013  # standard deviation of the accuracy when one set is trained with five seeds: repeated.csv
+NOISE = 0.0013  # standard deviation of the accuracy when one set is trained with five seeds: frozen_repeated.csv
 TRIALS, INITIAL_POINTS = 10, 4  # of a search, and those of them that are drawn at random: the scripts' defaults
 SETS = 3000  # of hyperparameters, of which a landscape consists
 CANDIDATES = 500  # sets of which a proposal is chosen, other ones for each trial

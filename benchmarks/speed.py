@@ -1,119 +1,118 @@
-"""Time, accuracy and memory of this project's random search beside those of the straightforward one in reference.py.
+"""Whole default searches, process start to result: this project's random search beside reference.py, a plain script.
 
-    python benchmarks/speed.py [--store speed.json]            the full searches, one after the other: about an hour
-    python benchmarks/speed.py --quick [--store quick.json]    two trials of four epochs each, twice, in alternating
-                                                               order: for the seconds per epoch
+    python benchmarks/speed.py [--store speed.json]             once each, one after the other: an hour and more
+    python benchmarks/speed.py --quick [--store quick.json]     the same ratios from a few epochs, twice: half an hour
+    python benchmarks/speed.py --also "--workers 1"             a further column: this project with these options
 
-Prints a Markdown table with a column each for the reference, the reference with datasets that can't pause, this project
-in one process, and this project with two workers. All try the same hyperparameters. Nothing else should run on the
-machine. Linux only.
+Prints a Markdown table. With --quick, the time of a whole search is extrapolated:
+
+    fixed seconds of a search + rounds x (fixed seconds of a trial + epochs of a trial x seconds of its epoch)
+
+where `rounds` are the ten trials divided by those that run at a time, rounded up. The epochs of a trial are those of
+whole searches, below. It does the reference no wrong: the pause, which stretches its epochs (pause.py), gets longer
+after the first few. Nothing else should run on the machine. Linux only.
 """
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
+from pathlib import Path
 
-from measuring import Rows, add_store, machine, run, search, table
+import joblib
 
-PROGRAMS = {  # the options of each; those of reference.py have results of another form
-    "reference": ["reference.py"],
-    "reference without the pause": ["reference.py", "--without-pause"],
-    "this project": ["random_search_tuning.py"],
-    "this project, 2 workers": ["random_search_tuning.py", "--workers", "2"],
-}
-QUICK = ["--max-trials", "2", "--epochs", "4"]
+from measuring import ACCURACIES, RANDOM_SEARCH, Rows, run, search, seconds_per_epoch, table
+
+REFERENCE = "reference.py"
+TRIALS = 10
+EPOCHS = {REFERENCE: 16.4, RANDOM_SEARCH: 14}  # of a trial: commit 393a5b0 has 164 in ten trials of the reference
+QUICK_EPOCHS = 6
 
 
-def measure(program, options, round):
-    """Runs a program once; returns what the table shows of it."""
-    script, *own = PROGRAMS[program]
-    if script == "reference.py":
-        with tempfile.TemporaryDirectory() as folder:
-            seconds, peaks, output = run(f"benchmarks/{script}", *own, *options, "--results-dir", folder)
-        return {"seconds": seconds, "peaks": peaks} | json.loads(output.splitlines()[-1])
-    seconds, peaks, summary = search(script, *own, *options)
-    return {
-        "seconds": seconds,
-        "peaks": peaks,
-        "epochs": [trial["curves"].get("seconds", []) for trial in summary["trials"]],  # none where a trial failed
-        "val_accuracy": summary["best"]["val_accuracy"],
-        "test_accuracy": summary["best"]["test_accuracy"],
-        "best_four_test_accuracy": summary["best_four"]["test_accuracy"],
-        "machine": machine(summary["hardware"], summary["versions"]),
+def measure(script, options, round):
+    """Runs a search once; returns what the table needs of it."""
+    if script != REFERENCE:
+        return search(script, *options)
+    with tempfile.TemporaryDirectory() as folder:
+        seconds, memory, output = run(f"benchmarks/{script}", *options, "--results-dir", folder)
+    result = json.loads(output.splitlines()[-1])
+    times = {"seconds": seconds, "elapsed_seconds": sum(result["seconds_of_trials"])}
+    return result | times | {"memory": memory, "at_a_time": 1}
+
+
+def fixed_seconds(row):
+    """What does not depend on the number of epochs: the seconds of a search, and of each trial.
+
+    What the first trial of a process needs more than later ones, as XLA's first compilation, is the search's, and so is
+    the time until all processes are at work, shared among them.
+    """
+    count, spent = row["at_a_time"], zip(row["seconds_of_trials"], row["epochs"])
+    trials = [seconds - len(epochs) * statistics.mean(epochs[1:] or epochs) for seconds, epochs in spent]
+    first, later = statistics.mean(trials[:count]), statistics.mean(trials[count:] or trials)
+    late = statistics.mean(start - row["starts"][0] for start in row["starts"][:count])
+    return row["seconds"] - row["elapsed_seconds"] + first - later + late, later
+
+
+def extrapolated(row):
+    """The seconds of a whole search, as the docstring at the top says."""
+    search_seconds, trial_seconds = fixed_seconds(row)
+    trial = trial_seconds + EPOCHS[row["script"]] * seconds_per_epoch(row) * row["at_a_time"]
+    return search_seconds + math.ceil(TRIALS / row["at_a_time"]) * trial
+
+
+def report(columns, quick):
+    """Prints the table; `columns` has a list of rows for each program, the reference's first."""
+    reference, *ours = columns.values()
+
+    def whole(row):
+        return extrapolated(row) if quick else row["seconds"]
+
+    def means(value, form):
+        found = [[value(row) for row in rows] for rows in columns.values()]
+        return ["" if None in each else form.format(statistics.mean(each)) for each in found]
+
+    def ratios(ratio, form):  # one for each round, so that the spread can be seen
+        return ["", *(", ".join(form.format(ratio(*pair)) for pair in zip(reference, rows)) for rows in ours)]
+
+    lines = {
+        "seconds of a whole search" + ", extrapolated" * quick: means(whole, "{:.0f}"),
+        "times as fast as the reference": ratios(lambda one, row: whole(one) / whole(row), "{:.2f}"),
+        "trials at a time": means(lambda row: row["at_a_time"], "{:.0f}"),
+        "seconds per epoch: of one, divided by the trials at a time": means(seconds_per_epoch, "{:.2f}"),
+        "share of the reference's epoch, to be less than 40%": ratios(
+            lambda one, row: seconds_per_epoch(row) / seconds_per_epoch(one), "{:.0%}"
+        ),
+        "fixed seconds of a trial": means(lambda row: fixed_seconds(row)[1], "{:.1f}"),
+        "fixed seconds of a search": means(lambda row: fixed_seconds(row)[0], "{:.1f}"),
+        "epochs": means(lambda row: sum(map(len, row["epochs"])), "{:.0f}"),
+        "peak memory of each process, GB": [rows[0]["memory"] for rows in columns.values()],
     }
-
-
-def in_fit(row):
-    """The seconds of all epochs; with two workers, those of both."""
-    return sum(map(sum, row["epochs"]))
-
-
-def above_floor(row):
-    """The seconds of the epochs above their trial's floor, a quartile, as the printed explanation says."""
-    total = 0
-    for trial in row["epochs"]:
-        epochs = sorted(trial[1:])
-        total += sum(max(0, seconds - epochs[len(epochs) // 4]) for seconds in epochs)
-    return total
-
-
-def report(columns):
-    """The table and the sentences below it; `columns` has a list of rows for each program."""
-    rows = []
-
-    def row(name, value, form, ratio=None):
-        means = [statistics.mean(map(value, column)) for column in columns]
-        rows.append([name, *map(form.format, means)])
-        if ratio:
-            rows.append([ratio, *(f"{means[0] / mean:.2f}" for mean in means)])
-        return means
-
-    def epochs(each):
-        return sum(map(len, each["epochs"]))
-
-    seconds = row("seconds per search", lambda each: each["seconds"], "{:.0f}", "times as fast as the reference")
-    counts = row("epochs", epochs, "{:.0f}")
-    row("seconds per epoch", lambda each: in_fit(each) / epochs(each), "{:.2f}", "times as fast an epoch")
-    processes = [max(1, len(column[0]["peaks"]) - 1) for column in columns]  # without the chief, which trains nothing
-    fits = [statistics.mean(in_fit(each) for each in column) for column in columns]
-    rows.append([
-        "share of the time inside fit", *(f"{a / b / c:.0%}" for a, b, c in zip(fits, seconds, processes))
-    ])
-    floors = row("seconds above the floor", above_floor, "{:.0f}")
-    row("best validation accuracy", lambda each: each["val_accuracy"], "{:.4f}")
-    row("test accuracy", lambda each: each["test_accuracy"], "{:.4f}")
-    fours = [statistics.mean(each["best_four_test_accuracy"] for each in column) for column in columns[2:]]
-    rows.append(["test accuracy of the best four together", "", "", *map("{:.4f}".format, fours)])
-    rows.append([
-        "peak memory of each process, GB",
-        *(", ".join(f"{max(peaks) / 1e9:.2f}" for peaks in zip(*(each["peaks"] for each in column)))
-          for column in columns),
-    ])
-    pause = floors[0] - floors[1] * counts[0] / counts[1]
-    return "\n\n".join([
-        table(["", *PROGRAMS], rows),
-        f"Two workers are {seconds[2] / seconds[3]:.2f} times as fast as one process.",
-        "The floor of a trial is the first quartile of its epochs' seconds, the first epoch left out. The reference "
-        f"has {floors[0]:.0f} s above it; as many epochs without the pause have {floors[0] - pause:.0f} s. So the "
-        f"pause is {pause:.0f} s, {pause / seconds[0]:.0%} of the reference's time.",
-    ])
+    names = ACCURACIES + tuple(f"best_four_{name}" for name in ACCURACIES)
+    lines |= {name.replace("_", " "): means(lambda row, name=name: row.get(name), "{:.4f}") for name in names}
+    print(f"{ours[0][0]['machine']}\n\n{table(['', *columns], [[name, *cells] for name, cells in lines.items()])}")
+    if quick:
+        print(f"\nExtrapolated with {' and '.join(f'{n} epochs a trial of {name}' for name, n in EPOCHS.items())}.")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    add_store(parser)
+    parser.add_argument("--quick", action="store_true", help="a few epochs instead of whole searches")
+    parser.add_argument("--also", action="append", default=[], metavar="OPTIONS", help="a further column with these")
+    parser.add_argument("--store", type=Path, metavar="FILE", help="what was measured; the same command goes on")
     settings = parser.parse_args()
-    rows, options, orders = Rows(settings.store), [], [list(PROGRAMS)]
-    if settings.quick:
-        options, orders = QUICK, [list(PROGRAMS), list(PROGRAMS)[::-1]]
-    columns = {program: [] for program in PROGRAMS}
-    for round, order in enumerate(orders):
-        for program in order:
-            columns[program].append(rows.get(measure, program=program, options=options, round=round))
-    print(f"{columns['this project'][0]['machine']}\n")
-    print(report(list(columns.values())))
+    rows, short = Rows(settings.store), {REFERENCE: [], RANDOM_SEARCH: []}
+    if settings.quick:  # of ours two for each process: the others start after the first one
+        counts = {REFERENCE: 2, RANDOM_SEARCH: min(TRIALS, 2 * joblib.cpu_count())}
+        short = {name: ["--max-trials", n, "--epochs", QUICK_EPOCHS] for name, n in counts.items()}
+    programs = {"reference": (REFERENCE, []), "this project": (RANDOM_SEARCH, [])}
+    programs |= {f"this project, {options}": (RANDOM_SEARCH, options.split()) for options in settings.also}
+    columns = {name: [] for name in programs}
+    for round in range(2 if settings.quick else 1):
+        for name in list(programs)[:: -1 if round % 2 else 1]:
+            script, own = programs[name]
+            columns[name].append(rows.get(measure, script=script, options=[*short[script], *own], round=round))
+    report(columns, settings.quick)
 
 
 if __name__ == "__main__":

@@ -1,153 +1,108 @@
-"""What each trick of common.py buys: a trial of one fixed set of hyperparameters without it, with four seeds.
+"""What each choice in common.py buys: a trial of fixed hyperparameters without it, or with another, with four seeds.
 
-    python benchmarks/tricks.py [--store tricks.json]
+    python benchmarks/tricks.py [--store tricks.json] [--only "no plateau" ...]
 
-Prints a Markdown table: the best validation accuracy, the epochs until early stopping, and the median seconds of an
-epoch; of tricks that are about time alone, only the latter, of short trainings. About an hour; nothing else should
-run on the machine.
+As many trainings at a time as cores, each in a process with one thread, as in a search. Prints a Markdown table: the
+best validation accuracy and its difference from that of common.py as it is, seed by seed, the epochs until early
+stopping, and the mean seconds of an epoch. An hour or two; nothing else should run on the machine. What oneDNN buys:
+the same command with TF_ENABLE_ONEDNN_OPTS=0 in front of it.
 """
 
+import argparse
+import concurrent.futures
 import contextlib
+import multiprocessing
+import statistics
+from pathlib import Path
 from unittest import mock
 
 import trainings  # first: it sets up TensorFlow
 import common
 
 import keras
-import tensorflow as tf
+
+from measuring import Rows, machine, spread, table
 
 layers = keras.layers
-Sequential, Adam, dataset = keras.Sequential, keras.optimizers.Adam, common.dataset
-TIMING_EPOCHS = 4
+Sequential, Adam = keras.Sequential, keras.optimizers.Adam
 SEEDS = range(1, 5)
 
 
-# --- Other networks: functions from common.py's list of layers to another one -----------------------------------------
-
-
-def without(kind):
-    return lambda network: [layer for layer in network if not isinstance(layer, kind)]
-
-
-def changed(layer, **config):
-    return type(layer).from_config(layer.get_config() | config)
-
-
-def with_padding(network):
-    return [changed(layer, padding="same") if isinstance(layer, layers.Conv2D) else layer for layer in network]
-
-
-def with_filters(*filters):
-    def edit(network):
-        left = list(filters)
-        return [
-            changed(layer, filters=left.pop(0)) if isinstance(layer, layers.Conv2D) else layer for layer in network
-        ]
-
-    return edit
-
-
-def without_normalization(network):
-    return [
-        changed(layer, use_bias=True) if isinstance(layer, layers.Conv2D) else layer
-        for layer in without(layers.BatchNormalization)(network)
-    ]
-
-
-def with_normalization_everywhere(network):
-    edited = []
-    for layer in network:
-        if isinstance(layer, layers.ReLU) and not isinstance(edited[-1], layers.BatchNormalization):
-            edited.append(layers.BatchNormalization())
-        edited.append(changed(layer, use_bias=False) if isinstance(layer, layers.Conv2D) else layer)
-    return edited
-
-
-def pooled_last(network):
-    edited, pool = [], None
-    for layer in network:
-        if isinstance(layer, layers.MaxPooling2D):
-            pool = layer
-            continue
-        edited.append(layer)
-        if isinstance(layer, layers.ReLU):
-            edited.append(pool)
-    return edited
-
-
 def network(edit):
-    """The patch that has the network edited."""
+    """The patch that has common.py's list of layers edited; `edit` returns the layers in place of one of them."""
 
     def build(original):
-        edited = edit(original)
-        before, after = ([layer.get_config() for layer in each[1:]] for each in (original, edited))  # first: the input
-        assert before != after, "common.py has another network now"
+        edited = [new for layer in original for new in (edit(layer) if isinstance(layer, layers.Layer) else [layer])]
+        assert [*map(id, edited)] != [*map(id, original)], "common.py has another network now"
         return Sequential(edited)
 
     return keras, "Sequential", build
 
 
-# --- Other ways to train ----------------------------------------------------------------------------------------------
+def changed(layer, **config):
+    """A list of the layer, if it is a convolution with some of its settings changed."""
+    return [type(layer).from_config(layer.get_config() | config) if isinstance(layer, layers.Conv2D) else layer]
 
 
-def nothing(*args, **kwargs):
-    return keras.callbacks.Callback()
+def with_filters(*filters):
+    left = iter(filters)
+    return network(lambda layer: changed(layer, filters=next(left) if isinstance(layer, layers.Conv2D) else None))
 
 
-def without_average(*args, use_ema, ema_momentum, **kwargs):
-    return Adam(*args, **kwargs)
-
-
-def from_slices(images, labels, batch_size, shuffle=False):
-    data = tf.data.Dataset.from_tensor_slices((images, labels))
-    if shuffle:
-        data = data.shuffle(len(images))
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return data.batch(batch_size).prefetch(1).with_options(options)
-
-
-class OneStepAtATime(Sequential):
-    def compile(self, *args, steps_per_execution, **kwargs):
-        super().compile(*args, **kwargs)
+def normalize(layer):
+    """BatchNormalization after each convolution's pool."""
+    if isinstance(layer, layers.MaxPooling2D):
+        return [layer, layers.BatchNormalization()]
+    return [] if isinstance(layer, layers.BatchNormalization) else changed(layer, use_bias=False)
 
 
 VARIANTS = {  # what to put in place of what
     "as it is": [],
-    "without RandomFlip": [network(without(layers.RandomFlip))],
-    "without RandomErasing": [network(without(layers.RandomErasing))],
-    "second convolution with padding": [network(with_padding)],
-    "16, 48, 96 filters": [network(with_filters(16, 48, 96))],
-    "no BatchNormalization": [network(without_normalization)],
-    "BatchNormalization in all blocks": [network(with_normalization_everywhere)],
-    "no average of weights": [
-        (keras.optimizers, "Adam", without_average), (keras.callbacks, "SwapEMAWeights", nothing)
+    "no label smoothing": [(keras.losses, "CategoricalCrossentropy", lambda **_: "categorical_crossentropy")],
+    **{f"filters {filters}": [with_filters(*filters)] for filters in ((16, 48, 96), (16, 32, 128), (16, 32, 64))},
+    "no flips": [network(lambda layer: [] if isinstance(layer, layers.RandomFlip) else [layer])],
+    "BatchNormalization in all blocks": [network(normalize)],
+    "no plateau": [(keras.callbacks, "ReduceLROnPlateau", lambda *_, **__: keras.callbacks.Callback())],
+    "no average": [
+        (keras.optimizers, "Adam", lambda rate, **_: Adam(rate)),
+        (keras.callbacks, "SwapEMAWeights", lambda **_: keras.callbacks.Callback()),
     ],
-    "constant learning rate": [(keras.callbacks, "ReduceLROnPlateau", nothing)],
     "min_delta 0": [(common, "MIN_DELTA", 0)],
-}
-HIGH_RATE = (trainings, "HYPERPARAMETERS", trainings.HYPERPARAMETERS | {"learning_rate": 0.01})
-VARIANTS |= {
-    f"{name}, learning rate 0.01": [*VARIANTS[name], HIGH_RATE]
-    for name in ("as it is", "without RandomErasing", "no average of weights", "constant learning rate")
-}
-TIME_ONLY = {
-    "pooling last in each block": [network(pooled_last)],
-    "steps_per_execution 1": [(keras, "Sequential", OneStepAtATime)],
-    "from_tensor_slices": [(common, "dataset", from_slices)],
-    "validation batches of 128": [
-        (common, "dataset", lambda images, labels, batch_size, **options: dataset(images, labels, 128, **options))
-    ],
 }
 
 
 def train(name, seed):
+    """Trains in this process; returns what the table shows."""
     with contextlib.ExitStack() as stack:
-        for place in (VARIANTS | TIME_ONLY)[name]:
+        for place in VARIANTS[name]:
             stack.enter_context(mock.patch.object(*place))
-        epochs = TIMING_EPOCHS if name in TIME_ONLY else None
-        return trainings.train(seed, hyperparameters=trainings.HYPERPARAMETERS, epochs=epochs)
+        accuracies, seconds = trainings.train(seed)
+    return {"val_accuracy": max(accuracies), "epochs": len(seconds), "seconds": statistics.mean(seconds[1:])}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", type=Path, metavar="FILE", help="what was measured; the same command goes on")
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=VARIANTS, help="these, beside it as it is")
+    settings = parser.parse_args()
+    names, hardware = list(dict.fromkeys(["as it is", *settings.only])), trainings.environment.hardware()
+    rows, spawn = Rows(settings.store), multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(hardware["cores"], spawn, max_tasks_per_child=1) as pool:
+        # Seed by seed, so that all variants share what else the machine does.
+        keys = [{"name": name, "seed": seed} for seed in SEEDS for name in names]
+        trained = [rows.find(**key) or pool.submit(train, **key) for key in keys]
+        found = [rows.get(lambda **_: row.result(), **key) for row, key in zip(trained, keys)]
+    lines = []
+    for name in names:
+        mine, plain = ([row for row in found if row["name"] == each] for each in (name, "as it is"))
+        gains = [one["val_accuracy"] - other["val_accuracy"] for one, other in zip(mine, plain)]
+        forms = {"val_accuracy": ".4f", "epochs": ".1f", "seconds": ".2f"}
+        cells = [spread([row[key] for row in mine], form) for key, form in forms.items()]
+        lines.append([name, cells[0], spread(gains, "+.4f"), *cells[1:]])
+    print(f"{machine(hardware, trainings.environment.versions())}, {hardware['cores']} trainings at a time\n")
+    print(f"{trainings.HYPERPARAMETERS}, mean ± standard deviation of {len(SEEDS)} seeds\n")
+    print(table(["", "best validation accuracy", "difference", "epochs", "seconds of an epoch"], lines))
 
 
 if __name__ == "__main__":
-    trainings.compare(__doc__, VARIANTS | TIME_ONLY, train, TIME_ONLY, SEEDS)
+    main()
