@@ -5,8 +5,13 @@ import contextlib
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
+
+for _stream in ("stdin", "stdout", "stderr"):  # a closed one is None, and the next file that is opened takes its number
+    if getattr(sys, _stream) is None:
+        setattr(sys, _stream, open(os.devnull, "r" if _stream == "stdin" else "w"))
 
 PRECISIONS = "auto", "float32", "mixed_bfloat16", "mixed_float16"
 STARTED = time.time()  # of this process, in seconds since the epoch
@@ -44,6 +49,13 @@ class Parser(argparse.ArgumentParser):
         help = text if default is None else f"{text} ({default})"
         self.add_argument(option, type=number, default=default, metavar="N", help=help)
 
+    def parse_args(self, *args):
+        try:
+            tempfile.gettempdir()  # TensorFlow needs it
+        except OSError as error:
+            self.error(f"{error}: set TMPDIR to a folder that can be written")
+        return super().parse_args(*args)
+
     def error(self, message):
         stop(f"{message} (--help lists the options)", status=2)
 
@@ -76,7 +88,7 @@ def one_line(error):
         return os.strerror(error.errno)
     noise = " ", "\t", "Graph execution error", "Detected at node", "<stack traces", "Exception encountered"
     lines = (line.rstrip() for line in str(error).splitlines() if line.strip() and not line.startswith(noise))
-    return printable(next(lines, type(error).__name__))[:300]
+    return printable(next(lines, type(error).__name__))[:600]
 
 
 @contextlib.contextmanager

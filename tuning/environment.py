@@ -4,6 +4,7 @@ The other files import keras, kt, np and tf from here, so that none of them can 
 """
 
 import contextlib
+import logging
 import os
 import platform
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_USE_LEGACY_KERAS": "0"}
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters comes as a Python exception
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default with AVX2 only: a step takes 1.2 times as long
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it says where its cache is
 for _category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
     warnings.simplefilter("ignore", _category)
 
@@ -28,6 +30,8 @@ try:
     import tensorflow as tf
 
     GPUS = tf.config.list_physical_devices("GPU")
+except RuntimeError as error:  # as of threads that can't be started
+    raise ImportError(error) from error
 finally:
     os.dup2(_stderr, 2)
 

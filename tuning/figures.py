@@ -2,7 +2,6 @@
 
 import warnings
 
-import matplotlib.style
 import scipy.special
 import sklearn.metrics
 from matplotlib.figure import Figure
@@ -20,14 +19,13 @@ SEARCHES = [{"color": BLUE, "linewidth": 4}, {"color": VERMILLION, "linewidth": 
 
 def new(height, rows=1, columns=1, **options):
     """A figure 900 pixels wide and so many inches high, 150 pixels each: at half size its text can still be read."""
-    with matplotlib.style.context("default", after_reset=True):  # whatever a matplotlibrc says
-        figure = Figure(figsize=(6, height), dpi=150, layout="constrained")
-        return figure, figure.subplots(rows, columns, **options)
+    figure = Figure(figsize=(6, height), dpi=150, layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def save(path, figure):
     """Writes a figure as a PNG file."""
-    with whole_file(path) as draft, warnings.catch_warnings(), matplotlib.style.context("default", after_reset=True):
+    with whole_file(path) as draft, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of characters that the font lacks
         figure.savefig(draft)
 

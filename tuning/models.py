@@ -1,5 +1,6 @@
 """The models that a search leaves behind."""
 
+from tuning.command_line import one_line
 from tuning.environment import keras
 from tuning.folder import whole_file
 
@@ -16,9 +17,18 @@ def load_best(tuner):
         models = [tuner.load_model(trial) for trial in trials]
     for trial, model in zip(trials, models):
         model.name = f"trial_{trial.trial_id}"
+        compile_like(model, model)
     if not models:
         print("No model is saved: fit() did not use its callbacks, one of which saves the weights of the best epoch")
     return models
+
+
+def compile_like(model, other):
+    """Compiles a model like another one, if that is; but with an optimizer that has next to no state to be stored."""
+    if other.compiled:
+        # Private: get_compile_config() has names in place of losses and metrics that nobody has registered.
+        model.compile(**other._compile_config.config | {"optimizer": "sgd"})
+        model.optimizer.build(model.trainable_variables)  # or who loads it is warned of variables that are missing
 
 
 def save(model, path):
@@ -28,7 +38,7 @@ def save(model, path):
             model.save(draft)
     except (NotImplementedError, TypeError, ValueError) as reason:  # a class of the user's that can't be described
         weights = path.with_suffix(".weights.h5")
-        print(f"{path.name} can't be made, {weights.name} has the weights: {str(reason).splitlines()[0]}")
+        print(f"{path.name} can't be made, {weights.name} has the weights: {one_line(reason)}")
         model.save_weights(weights)
 
 
@@ -43,6 +53,8 @@ def measure(model, tuner, test_data):
             data = data if isinstance(data, tuple | list) else (data,)
             options = {"batch_size": tuner.fit_kwargs.get("batch_size")} if len(data) > 1 else {}
             options |= zip(("x", "y", "sample_weight"), data)
+            if prefix == "val":
+                options["steps"] = tuner.fit_kwargs.get("validation_steps")
             metrics = model.evaluate(**options, verbose=0, return_dict=True)
             found |= {f"{prefix}_{name}": float(value) for name, value in metrics.items()}
     return found
@@ -55,10 +67,8 @@ def mean(models):
     if not all(getattr(model, "inputs", None) and len(model.outputs) == 1 for model in models):
         print("best_four.keras can't be made: the models have no inputs that are known, or more than one output")
         return None
-    inputs = [keras.Input(batch_shape=each.shape, dtype=each.dtype, name=each.name) for each in models[0].inputs]
-    inputs = inputs if len(inputs) > 1 else inputs[0]
+    inputs = models[0].inputs[0] if isinstance(models[0], keras.Sequential) else models[0].input  # one, a list, a dict
+    inputs = keras.tree.map_structure(lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name), inputs)
     together = keras.Model(inputs, keras.layers.average([model(inputs) for model in models]), name="mean")
-    if models[0].compiled:
-        # Private: get_compile_config() has names in place of losses and metrics that nobody has registered.
-        together.compile(**models[0]._compile_config.config | {"optimizer": "sgd"})
+    compile_like(together, models[0])
     return together

@@ -70,7 +70,7 @@ class Progress:
             self.shown[trial.run] = len(rows)
             if trial.has_ended:
                 self.ended.add(trial.run)
-                print(f"Trial {trial.number} of {self.total}: {self._outcome(trial, len(rows))}")
+                print(f"Trial {trial.number} of {self.total}: {self._outcome(trial, rows)}")
                 if not self.live:
                     print(self._summary(trials.values()))
             else:
@@ -85,11 +85,12 @@ class Progress:
     def _value(self, row):
         return f"{self.name} {row[self.name]:.4f}, " if self.name in row else ""
 
-    def _outcome(self, trial, epochs):
+    def _outcome(self, trial, rows):
         seconds = duration(trial.ended - trial.started)
         if trial.status == "FAILED":
             return f"failed after {seconds}: {printable(trial.message.splitlines()[0])}"
-        return f"{self.name} {trial.score:.4f} in epoch {trial.best_step + 1} of {epochs}, {seconds}"
+        epoch = f" in epoch {trial.best_step + 1} of {len(rows)}" if rows and self.name in rows[0] else ""
+        return f"{self.name} {trial.score:.4f}{epoch}, {seconds}"
 
     def _summary(self, trials):
         ended, best = [trial for trial in trials if trial.has_ended], self.oracle.objective.better_than

@@ -18,7 +18,7 @@ def stable_seed(*parts):
 
 
 def untried(space, seed, number, tried):
-    """Yields different random draws of the active hyperparameters, dictionaries by their names, none of them in `tried`.
+    """Yields different random draws of the active hyperparameters, dictionaries by names, none of them in `tried`.
 
     A value follows from (seed, number of the trial, attempt, name) alone: neither the order of the space nor what else
     is in it matters. KerasTuner counts seeds on from trial to trial, so that its seeds 1 and 5 share most trials.

@@ -6,7 +6,10 @@ trained comes first; what is more than that follows, where it can be made.
 
 import math
 
+import matplotlib.style
+
 from tuning import environment, figures, models, tables
+from tuning.environment import np
 from tuning.command_line import printable, stop
 from tuning.folder import write_json
 from tuning.tables import short, spelled
@@ -24,7 +27,7 @@ def report(tuner, *test_data, image_classes=None):
         oracle, path, objective = tuner.shared_oracle, tuner.folder.path, tuner.shared_oracle.objective
         oracle.read()
         trials = [trial for trial in oracle.trials.values() if trial.has_ended]
-        records = [trial.record(path) for trial in trials]
+        records = [trial.record(path, objective) for trial in trials]
         sign = -1 if objective.direction == "max" else 1
         ranking = sorted(records, key=lambda each: math.inf if each["score"] is None else sign * each["score"])
         if not ranking or ranking[0]["score"] is None:
@@ -67,22 +70,26 @@ def report(tuner, *test_data, image_classes=None):
             print(f"Best {len(best_models)} together: {values}")
         print(f"Total elapsed time: {tables.duration(summary['elapsed_seconds'])}")
 
-        pictures = {
-            "progress": figures.progress({"best so far": records}, objective),
-            "hyperparameters": figures.hyperparameters(records, best, objective, oracle.get_space().space),
-            "learning_curves": figures.learning_curves(records, best, objective),
-        }
-        if image_classes and best_models:
-            outputs = best_models[0].predict(test_data[0], batch_size=tuner.fit_kwargs.get("batch_size"), verbose=0)
-            targets, probabilities = figures.classes(test_data[1], outputs)
-            pictures["confusion_matrix"] = figures.confusion_matrix(targets, probabilities, image_classes)
-            pictures["mistakes"] = figures.mistakes(test_data[0], targets, probabilities, image_classes)
-        both = tables.print_comparison(path, summary)
-        if len(both) > 1:
-            trials = {strategy: each["trials"] for strategy, each in both.items()}
-            pictures["../comparison"] = figures.progress(trials, objective)
-        for name, figure in pictures.items():
-            figures.save(path / f"{name}.png", figure)
+        with matplotlib.style.context("default", after_reset=True):  # whatever a matplotlibrc says
+            pictures = {
+                "progress": figures.progress({"best so far": records}, objective),
+                "hyperparameters": figures.hyperparameters(records, best, objective, oracle.get_space().space),
+            }
+            if any(objective.name in each["curves"] for each in records):
+                pictures["learning_curves"] = figures.learning_curves(records, best, objective)
+            if image_classes and best_models:
+                if len(test_data) == 1:  # a dataset
+                    test_data = [np.concatenate(each) for each in zip(*test_data[0].as_numpy_iterator())]
+                outputs = best_models[0].predict(test_data[0], batch_size=tuner.fit_kwargs.get("batch_size"), verbose=0)
+                targets, probabilities = figures.classes(test_data[1], outputs)
+                pictures["confusion_matrix"] = figures.confusion_matrix(targets, probabilities, image_classes)
+                pictures["mistakes"] = figures.mistakes(test_data[0], targets, probabilities, image_classes)
+            both = tables.print_comparison(path, summary)
+            if len(both) > 1:
+                trials = {strategy: each["trials"] for strategy, each in both.items()}
+                pictures["../comparison"] = figures.progress(trials, objective)
+            for name, figure in pictures.items():
+                figures.save(path / f"{name}.png", figure)
         print(f"\nModels, tables and pictures are in {printable(path)}")
 
 

@@ -64,7 +64,7 @@ class StoredTrial(kt.engine.trial.Trial):
             pass
         return rows
 
-    def record(self, path):
+    def record(self, path, objective):
         """Plain values for tables and pictures: a dictionary.
 
         `best_epoch` counts from 1, `seconds` are from start to end, `curves` have a value for each epoch; where a trial
@@ -80,7 +80,7 @@ class StoredTrial(kt.engine.trial.Trial):
             "status": self.status,
             # With 12 digits: a float's steps add up to 0.30000000000000004.
             "hyperparameters": {n: float(f"{v:.12g}") if isinstance(v, float) else v for n, v in active.items()},
-            "best_epoch": self.best_step + 1 if completed and rows else None,
+            "best_epoch": self.best_step + 1 if completed and rows and objective.name in rows[0] else None,
             "epochs": len(rows),
             "score": self.score if completed else None,
             "started": self.started,

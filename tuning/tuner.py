@@ -58,14 +58,24 @@ class Tuner(kt.Tuner):
         settings = {name: value for name, value in args.items() if name not in RUN_OPTIONS}
         settings |= {"strategy": self.strategy, "objective": str(oracle.objective)}
         settings |= {f"search space of {hp.name}": str(hp) for hp in oracle.get_space().space}
-        settings["network"] = fingerprint(self.hypermodel.build(oracle.get_space()))
+        keras.utils.clear_session()  # in a notebook, Keras counts its names on
+        fastest = environment.fastest_precision()
+        keras.config.set_dtype_policy(fastest)
+        model = self.hypermodel.build(oracle.get_space())
+        settings["network"] = fingerprint(model)
+        # A network without a float32 output was not written for mixed precision, nor may its loss and metrics be.
+        written_for_it = {each.dtype for each in getattr(model, "outputs", None) or ()} == {"float32"}
         if args["precision"] != "auto":
             settings["precision"] = args["precision"]
-        defaults = {"precision": environment.fastest_precision(), "trials at a time": args["workers"] or AT_A_TIME}
+        defaults = {
+            "precision": fastest if written_for_it else "float32",
+            "trials at a time": args["workers"] or AT_A_TIME,
+        }
         return self.folder.settle(settings, defaults, environment.versions())
 
     def search(self, *fit_args, **fit_kwargs):
         """Runs the trials that are missing, with the arguments of the hypermodel's fit()."""
+        self.fit_data = fit_args[0] if fit_args else fit_kwargs.get("x")
         self.fit_kwargs = dict(fit_kwargs)  # the report evaluates with the same data and batches
         fit_kwargs.pop("verbose", None)  # what is shown depends on where it is shown
         if {"verbose", "kwargs"} & inspect.signature(self.hypermodel.fit).parameters.keys():
@@ -75,8 +85,9 @@ class Tuner(kt.Tuner):
             fit_kwargs["callbacks"] = [*fit_kwargs.get("callbacks", ()), logs]
         try:
             if self.args.workers == 0:
-                records = [trial.record(self.folder.path) for trial in self.shared_oracle.trials.values()]
-                raise SystemExit(tables.print_trials(records, self.shared_oracle.objective))
+                path, objective = self.folder.path, self.shared_oracle.objective
+                records = [trial.record(path, objective) for trial in self.shared_oracle.trials.values()]
+                raise SystemExit(tables.print_trials(records, objective))
             if processes.is_child() or self._is_worker():  # private, as its name says
                 raise SystemExit(super().search(*fit_args, **fit_kwargs))  # the process that a person started reports
             self._search(fit_args, fit_kwargs)
@@ -143,6 +154,13 @@ class Tuner(kt.Tuner):
         metrics["seconds"], self.began = time.monotonic() - self.began, time.monotonic()
         with open(Path(self.get_trial_dir(trial.trial_id), EPOCHS), "a", encoding="utf-8") as file:
             file.write(json.dumps(metrics) + "\n")
+
+    def _try_build(self, hp):  # private: a subclassed model has no weights before its first batch
+        model = super()._try_build(hp)
+        if not model.built and self.fit_data is not None:
+            x = next(iter(self.fit_data))[0] if isinstance(self.fit_data, tf.data.Dataset) else self.fit_data
+            model(keras.tree.map_structure(lambda each: each[:1], x))
+        return model
 
     def load_model(self, trial):
         with warnings.catch_warnings():
