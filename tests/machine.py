@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import tuning  # isort: skip (first: it sets up TensorFlow)
+import pytest
+
+import tuning.environment  # isort: skip (first: it sets up TensorFlow)  # noqa: F401
 
 import common
-import pytest
 
 NOBODY = 54321  # the id of a user and of a group that have no name
 
@@ -49,3 +50,17 @@ def at_work(script, variable="PYTEST_CURRENT_TEST"):
         except OSError:  # it has ended meanwhile
             pass
     return found
+
+
+def in_container(writable):
+    """The start of a command line that can write to no file system but one, where this folder lies.
+
+    Memory, /dev/shm, is another one: where it is the folder, that of all others is read-only.
+    """
+    script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro / && cd "$PWD" && exec "$@"'
+    prefix = ["unshare", "--mount", "sh", "-c", script, str(writable)]
+    try:
+        subprocess.run([*prefix, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a read-only file system can't be made here ({error})")
+    return prefix

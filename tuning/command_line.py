@@ -1,11 +1,13 @@
 """The command line: options, exit statuses, and one line for each error. Imports nothing that takes time."""
 
+import _thread
 import argparse
 import contextlib
 import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ for _stream in ("stdin", "stdout", "stderr"):  # a closed one is None, and the n
         setattr(sys, _stream, open(os.devnull, "r" if _stream == "stdin" else "w"))
 
 PRECISIONS = "auto", "float32", "mixed_bfloat16", "mixed_float16"
+KEPT = "Ended trials are kept: the same command goes on"
 STARTED = time.time()  # of this process, in seconds since the epoch
 
 
@@ -101,13 +104,21 @@ def errors_in_one_line():
         file = Path(getattr(module, "__file__", None) or "/")
         if name != "__main__" and file.parent == Path(sys.argv[0]).absolute().parent:
             del sys.modules[name]
-    kept = "Ended trials are kept: the same command goes on"
+    interrupted = {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}
+
+    def repeat(found):  # Python ignores an interruption in a finalizer
+        if number := interrupted.get(found.exc_type):
+            threading.Timer(0.1, _thread.interrupt_main, [number]).start()
+        else:
+            sys.__unraisablehook__(found)
+
+    sys.unraisablehook = repeat
     try:
         yield
     except KeyboardInterrupt:
-        stop(f"interrupted. {kept}, and trains again what was running.", status=128 + signal.SIGINT)
+        stop(f"interrupted. {KEPT}, and trains again what was running.", status=128 + signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would fail once more when it flushes stdout
-        stop(f"nobody reads the output any more. {kept}.")
+        stop(f"nobody reads the output any more. {KEPT}.")
     except (OSError, ImportError, MemoryError) as error:
-        stop(f"{one_line(error)}. {kept}.")
+        stop(f"{one_line(error)}. {KEPT}.")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 # What a search needs, whatever keras.json and the environment say; TensorFlow's own variables stay the user's.
 os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_USE_LEGACY_KERAS": "0"}
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # digits depend on it, and must not on the number of cores
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters comes as a Python exception
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default with AVX2 only: a step takes 1.2 times as long
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it says where its cache is

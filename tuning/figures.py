@@ -2,6 +2,7 @@
 
 import warnings
 
+import matplotlib.style
 import scipy.special
 import sklearn.metrics
 from matplotlib.figure import Figure
@@ -15,6 +16,11 @@ from tuning.tables import spelled
 BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#999999"
 PROPOSERS = {"random": (BLUE, "o"), "surrogate": (VERMILLION, "^")}
 SEARCHES = [{"color": BLUE, "linewidth": 4}, {"color": VERMILLION, "linewidth": 2, "linestyle": "--", "marker": "^"}]
+
+
+def plain_style():
+    """A context in which pictures are drawn as matplotlib's authors meant it, whatever a matplotlibrc says."""
+    return matplotlib.style.context("default", after_reset=True)
 
 
 def new(height, rows=1, columns=1, **options):

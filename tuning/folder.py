@@ -74,7 +74,7 @@ class Folder:
     def __init__(self, path, overwrite):
         self.path, self._processes, self._settings = path, path / "processes", path / "settings.json"
         self._processes.mkdir(parents=True, exist_ok=True)
-        self._mine = FileLock(self._processes / ME, blocking=False, fallback_to_soft=False)
+        self._mine = FileLock(self._processes / ME, blocking=False, fallback_to_soft=False, thread_local=False)
         with self.lock():
             made = read_json(self._settings).get("made")
             if overwrite and (made or 0) < STARTED:

@@ -36,6 +36,7 @@ class FolderOracle(kt.Oracle):
         self.folder, self.path, self.propose, self.waits = folder, folder.path, propose, waits
         self.at_a_time, self._initial_space, self._told = 1, None, None
         self._running = {}  # the trials that this process runs, by their ids
+        self.verbose = 0  # what is shown is not KerasTuner's
 
     def read(self):
         """Reads all trials' files; what other processes have written is known from then on."""

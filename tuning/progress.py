@@ -56,7 +56,7 @@ class Progress:
             _thread.interrupt_main()
 
     def _look(self):
-        trials, grid = read_trials(self.path), Table.grid(padding=(0, 1))
+        trials, grid, before = read_trials(self.path), Table.grid(padding=(0, 1)), len(self.ended)
         for trial in trials.values():
             if trial.run in self.ended or not (trial.has_ended or self.oracle.folder.is_alive(trial.process)):
                 continue
@@ -71,12 +71,12 @@ class Progress:
             if trial.has_ended:
                 self.ended.add(trial.run)
                 print(f"Trial {trial.number} of {self.total}: {self._outcome(trial, rows)}")
-                if not self.live:
-                    print(self._summary(trials.values()))
             else:
                 bar = ProgressBar(self.epochs or 1, len(rows), width=20)
                 epoch = f"epoch {len(rows) + 1}" + (f" of at most {self.epochs}" if self.epochs else "")
                 grid.add_row(f"trial {trial.number}", bar, f"{self._value(rows[-1]) if rows else ''}{epoch}")
+        if len(self.ended) > before and not self.live:
+            print(self._summary(trials.values()))
         if self.live:
             ended = sum(trial.has_ended for trial in trials.values())
             grid.add_row("search", ProgressBar(self.total, ended, width=20), self._summary(trials.values()))

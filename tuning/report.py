@@ -6,11 +6,9 @@ trained comes first; what is more than that follows, where it can be made.
 
 import math
 
-import matplotlib.style
-
 from tuning import environment, figures, models, tables
-from tuning.environment import np
 from tuning.command_line import printable, stop
+from tuning.environment import np
 from tuning.folder import write_json
 from tuning.tables import short, spelled
 
@@ -70,7 +68,7 @@ def report(tuner, *test_data, image_classes=None):
             print(f"Best {len(best_models)} together: {values}")
         print(f"Total elapsed time: {tables.duration(summary['elapsed_seconds'])}")
 
-        with matplotlib.style.context("default", after_reset=True):  # whatever a matplotlibrc says
+        with figures.plain_style():
             pictures = {
                 "progress": figures.progress({"best so far": records}, objective),
                 "hyperparameters": figures.hyperparameters(records, best, objective, oracle.get_space().space),

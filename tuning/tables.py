@@ -58,7 +58,8 @@ def print_trials(records, objective):
         score = each["status"].lower() if each["score"] is None else f"{each['score']:.4f}"
         rows.append([each["trial"], *values, epochs, score, round(each["seconds"]), each["proposed_by"]])
     header = ["trial", *map(spelled, names), "epochs", objective.name.replace("_", " "), "seconds", "proposed by"]
-    print_table(header, rows)
+    shown = len(header) if any(each["proposed_by"] != "random" for each in records) else -1
+    print_table(header[:shown], [row[:shown] for row in rows])
     for each in records:
         if each["message"]:
             print(f"Trial {each['trial']} failed: {each['message']}")

@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 
 from tuning import environment, processes, progress, proposals, tables
-from tuning.command_line import one_line, stop
+from tuning.command_line import KEPT, one_line, stop
 from tuning.environment import keras, kt, np, tf
 from tuning.folder import Folder
 from tuning.oracle import FolderOracle
@@ -78,7 +78,8 @@ class Tuner(kt.Tuner):
         self.fit_data = fit_args[0] if fit_args else fit_kwargs.get("x")
         self.fit_kwargs = dict(fit_kwargs)  # the report evaluates with the same data and batches
         fit_kwargs.pop("verbose", None)  # what is shown depends on where it is shown
-        if {"verbose", "kwargs"} & inspect.signature(self.hypermodel.fit).parameters.keys():
+        parameters = inspect.signature(self.hypermodel.fit).parameters.values()
+        if any(each.name == "verbose" or each.kind is each.VAR_KEYWORD for each in parameters):
             fit_kwargs["verbose"] = 0
         if self.args.tensorboard:  # KerasTuner gives each trial a folder and adds its hyperparameters
             logs = keras.callbacks.TensorBoard(self.folder.path / "tensorboard")
@@ -86,7 +87,11 @@ class Tuner(kt.Tuner):
         try:
             if self.args.workers == 0:
                 path, objective = self.folder.path, self.shared_oracle.objective
-                records = [trial.record(path, objective) for trial in self.shared_oracle.trials.values()]
+                trials = self.shared_oracle.trials.values()
+                for trial in trials:
+                    if not (trial.has_ended or self.folder.is_alive(trial.process)):
+                        trial.status = "INTERRUPTED"
+                records = [trial.record(path, objective) for trial in trials]
                 raise SystemExit(tables.print_trials(records, objective))
             if processes.is_child() or self._is_worker():  # private, as its name says
                 raise SystemExit(super().search(*fit_args, **fit_kwargs))  # the process that a person started reports
@@ -94,7 +99,7 @@ class Tuner(kt.Tuner):
         except BaseException as error:
             self.folder.__exit__()
             if isinstance(error, kt.errors.FatalError):
-                stop(one_line(error))
+                stop(f"{one_line(error).rstrip('.')}. {KEPT}.")
             raise
 
     def _search(self, fit_args, fit_kwargs):
@@ -145,6 +150,13 @@ class Tuner(kt.Tuner):
             text = f"{type(error).__name__}: {one_line(error)}\n\n{traceback.format_exc()}"
             Path(self.get_trial_dir(trial.trial_id), "error.txt").write_text(text, encoding="utf-8")
             raise
+
+    def on_epoch_begin(self, trial, model, epoch, logs=None):
+        # On a full disk, HDF5 crashes the process: so there must be room for what it is going to write.
+        variables = [*model.variables, *getattr(getattr(model, "optimizer", None), "variables", ())]
+        room = Path(self.get_trial_dir(trial.trial_id), "room")
+        room.write_bytes(bytes(100_000 + 4 * sum(int(np.prod(each.shape)) for each in variables)))
+        room.unlink()
 
     def on_epoch_end(self, trial, model, epoch, logs=None):
         metrics = {name: float(value) for name, value in (logs or {}).items() if np.ndim(value) == 0}
