@@ -225,7 +225,8 @@ def test_without_a_temporary_folder_a_search_works_or_one_line_names_the_variabl
     process = subprocess.run(search, **options)
     if process.returncode:
         assert_one_line(process.stderr, "TMPDIR")
-        process = subprocess.run(search, env=os.environ | {"TMPDIR": str(tmp_path)}, **options)
+        folders = {"TMPDIR": str(tmp_path), "KERAS_HOME": str(data_folder().parents[1])}
+        process = subprocess.run(search, env=os.environ | folders, **options)
     assert (process.returncode, process.stderr) == (0, "") and result(process.stdout) == finished
 
 
