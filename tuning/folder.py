@@ -31,6 +31,9 @@ def whole_file(path):
         with open(draft, "rb+") as file, contextlib.suppress(OSError):  # some file systems don't know fsync
             os.fsync(file.fileno())
         os.replace(draft, path)
+    except OSError as error:  # a full disk's has no name
+        error.filename = error.filename or str(path)
+        raise
     finally:
         draft.unlink(missing_ok=True)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from tuning import environment, processes, progress, proposals, tables
 from tuning.command_line import KEPT, one_line, stop
 from tuning.environment import keras, kt, np, tf
-from tuning.folder import Folder
+from tuning.folder import Folder, whole_file
 from tuning.oracle import FolderOracle
 from tuning.trials import EPOCHS
 
@@ -155,7 +155,8 @@ class Tuner(kt.Tuner):
         # On a full disk, HDF5 crashes the process: so there must be room for what it is going to write.
         variables = [*model.variables, *getattr(getattr(model, "optimizer", None), "variables", ())]
         room = Path(self.get_trial_dir(trial.trial_id), "room")
-        room.write_bytes(bytes(100_000 + 4 * sum(int(np.prod(each.shape)) for each in variables)))
+        with whole_file(room) as draft:
+            draft.write_bytes(bytes(100_000 + 4 * sum(int(np.prod(each.shape)) for each in variables)))
         room.unlink()
 
     def on_epoch_end(self, trial, model, epoch, logs=None):
