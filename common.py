@@ -40,8 +40,7 @@ def load_test_data():
 
 def load(part):
     """Images, uint8 of shape (n, 28, 28), and labels, one-hot, float32 of shape (n, 10), of "train" or "t10k"."""
-    labels = read_idx(f"{part}-labels-idx1-ubyte")
-    return read_idx(f"{part}-images-idx3-ubyte"), np.eye(len(CLASS_NAMES), dtype="float32")[labels]
+    return read_idx(f"{part}-images-idx3-ubyte"), np.eye(10, dtype="float32")[read_idx(f"{part}-labels-idx1-ubyte")]
 
 
 def dataset(images, labels, batch_size, shuffle=False):

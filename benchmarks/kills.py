@@ -1,6 +1,6 @@
 """Kills processes of searches at random instants, and compares the end with an undisturbed search's: every digit.
 
-python benchmarks/kills.py [KILLS] kills so many (40): first, started and joined processes, of 1, 2 and 3 of them. A line
+python benchmarks/kills.py [KILLS] kills so many (40): first, started and joined processes, of 1, 2 and 3. The line of
 a search says who was killed after how many of the six trials (6: in the report). Exits 1 where one ended otherwise.
 """
 
