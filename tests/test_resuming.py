@@ -306,7 +306,7 @@ def test_a_kill_before_any_change_of_a_file_neither_loses_nor_changes_a_trial(ov
 def test_overwrite_is_refused_while_another_process_lives_in_whatever_phase(start, tmp_path, run):
     process = start(DIGITS, "--epochs", "30", "--max-trials", "2", "--workers", "1")
     project = tmp_path / "keras_tuner_results" / "digits"
-    for phase in ("trial_1/run_*/build_config.json", "trial_2/run_*/epochs.jsonl", "best_model.keras"):
+    for phase in ("trial_1/run_*/epochs.jsonl", "trial_2/run_*/epochs.jsonl", "best_model.keras"):
         wait_until(lambda: any(project.glob(phase)))
         process.send_signal(signal.SIGSTOP)
         before = files(project)
