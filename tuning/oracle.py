@@ -42,9 +42,8 @@ class FolderOracle(kt.Oracle):
         """Reads all trials' files; what other processes have written is known from then on."""
         self._initial_space = self._initial_space or self.get_space()
         self.trials = read_trials(self.path) | self._running
-        self.end_order = [
-            id for id, trial in self.trials.items() if trial.has_ended
-        ]  # KerasTuner counts failures in it
+        # KerasTuner counts the failures in it.
+        self.end_order = [id for id, trial in self.trials.items() if trial.has_ended]
         for id in self.end_order:
             self.update_space(self.trials[id].hyperparameters)
 
@@ -80,9 +79,8 @@ class FolderOracle(kt.Oracle):
         """From what a trial is proposed: the arguments of a function of proposals.py."""
         space, results = self._initial_space.copy(), []
         sign = -1 if self.objective.direction == "max" else 1
-        for trial in [
-            each for each in self.trials.values() if each.number <= number - self.at_a_time and each.has_ended
-        ]:
+        last = number - self.at_a_time
+        for trial in [each for each in self.trials.values() if each.number <= last and each.has_ended]:
             if self.tune_new_entries:  # a space may grow while it is searched
                 space.merge(trial.hyperparameters, overwrite=False)
             if trial.status == "COMPLETED":
@@ -175,7 +173,7 @@ class FolderOracle(kt.Oracle):
             mine.write(self.path)
             self.read()
             for id in set(self.end_order) - {each.trial_id for each in self.best_trials()}:
-                (self.run_folder(id) / CHECKPOINT).unlink(missing_ok=True)  # it can take up 13 MB
+                (self.trials[id].run_folder(self.path) / CHECKPOINT).unlink(missing_ok=True)  # it can take up 13 MB
         if too_many:
             stop(one_line(too_many))
 

@@ -39,7 +39,7 @@ class Tuner(kt.Tuner):
     def __init__(self, hypermodel, objective, name, args, **options):
         for option in options.keys() - ORACLE_OPTIONS - TUNER_OPTIONS:
             stop(f"{option}= can't be given to {type(self).__name__}: --help lists the options", status=2)
-        self.args, self.folder = args, Folder(args.results_dir / name, args.overwrite and not processes.is_child())
+        self.args, self.folder = args, Folder(args.results_dir / name, args.overwrite)
         oracle_options = {"max_consecutive_failed_trials": None}  # failures are reported; the search goes on
         oracle_options |= {option: options.pop(option) for option in ORACLE_OPTIONS & options.keys()}
         oracle_options |= {"objective": objective, "max_trials": args.max_trials, "seed": args.seed}
