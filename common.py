@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import http.client
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -151,10 +150,15 @@ def decompress(path, name):
 def fetch_data():
     """Puts the four files into Keras' cache: from Keras' own origin, else from Debian's package."""
     cache = keras_cache()
-    with tempfile.TemporaryDirectory() as draft:
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as draft:  # half a file is never found under its name
         print(f"Fetching Fashion-MNIST from {URL}", file=sys.stderr)
         try:
-            download(Path(draft))
+            for name in SHA256:
+                path = Path(draft) / f"{name}.gz"
+                with urllib.request.urlopen(f"{URL}{name}.gz", timeout=5) as response:
+                    path.write_bytes(response.read())
+                decompress(path, name)
         except (OSError, http.client.HTTPException) as reason:
             print(f"That failed ({reason}): fetching Debian's package dataset-fashion-mnist", file=sys.stderr)
             try:
@@ -162,19 +166,8 @@ def fetch_data():
             except (OSError, subprocess.SubprocessError) as error:
                 ways = f"put {', '.join(f'{name}.gz' for name in SHA256)} into {cache}, or install Debian's package"
                 raise OSError(f"Fashion-MNIST can't be fetched ({reason}; {error}): {ways}") from error
-        cache.mkdir(parents=True, exist_ok=True)
         for name in SHA256:
-            part = cache / f"{name}.{os.getpid()}"  # half a file is never found under its name
-            shutil.copyfile(Path(draft) / f"{name}.gz", part)
-            os.replace(part, cache / f"{name}.gz")
-
-
-def download(folder):
-    """Downloads the four files into a folder, and verifies them."""
-    for name in SHA256:
-        with urllib.request.urlopen(f"{URL}{name}.gz", timeout=5) as response:
-            (folder / f"{name}.gz").write_bytes(response.read())
-        decompress(folder / f"{name}.gz", name)
+            os.replace(Path(draft) / f"{name}.gz", cache / f"{name}.gz")
 
 
 def extract_debian_package(folder):
@@ -187,4 +180,4 @@ def extract_debian_package(folder):
         subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
     subprocess.run(["dpkg-deb", "-x", *folder.glob("*.deb"), folder], check=True, capture_output=True)
     for path in (folder / "usr/share" / FOLDER).iterdir():
-        path.rename(folder / path.name)
+        path.replace(folder / path.name)

@@ -19,11 +19,7 @@ with errors_in_one_line():
     test = common.load_test_data()  # now, so that missing data end the script before the search
 
     tuner = RandomSearch(common.CNN(), "val_accuracy", "fashion_mnist_cnn_random_search", args)
-    tuner.search(
-        *train,
-        validation_data=validation,
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        callbacks=[common.early_stopping(args.patience)],
-    )
+    callbacks = [common.early_stopping(args.patience)]
+    options = {"epochs": args.epochs, "batch_size": args.batch_size, "callbacks": callbacks}
+    tuner.search(*train, validation_data=validation, **options)
     report(tuner, *test, image_classes=common.CLASS_NAMES)

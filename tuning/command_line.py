@@ -11,11 +11,10 @@ import threading
 import time
 from pathlib import Path
 
-for _stream in ("stdin", "stdout", "stderr"):  # a closed one is None, and the next file that is opened takes its number
-    if getattr(sys, _stream) is None:
-        setattr(sys, _stream, open(os.devnull, "r" if _stream == "stdin" else "w"))
+for _stream, _mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
+    if getattr(sys, _stream) is None:  # closed: the next file that is opened would take its number
+        setattr(sys, _stream, open(os.devnull, _mode))
 
-PRECISIONS = "auto", "float32", "mixed_bfloat16", "mixed_float16"
 KEPT = "Ended trials are kept: the same command goes on"
 STARTED = time.time()  # of this process, in seconds since the epoch
 
@@ -32,9 +31,14 @@ class Parser(argparse.ArgumentParser):
         self.add_number("--patience", 3, "end a trial after so many epochs without a better validation accuracy")
         self.add_number("--seed", 1, "same seed, same result", high=2**32 - 1)
         self.add_number("--workers", None, "processes on this machine, default: one a core; 0: show the trials", low=0)
-        add = self.add_argument
-        add("--precision", choices=PRECISIONS, default="auto", help="auto: the fastest on this hardware")
-        add("--results-dir", type=_folder, default="keras_tuner_results", metavar="DIR", help="folder (%(default)s)")
+        add, precisions = self.add_argument, ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+        add("--precision", choices=precisions, default="auto", help="auto: the fastest on this hardware")
+        folder = {
+            "type": lambda text: Path(os.path.expanduser(text)),
+            "default": "keras_tuner_results",
+            "metavar": "DIR",
+        }
+        add("--results-dir", **folder, help="where the results are written (%(default)s)")
         add("--overwrite", action="store_true", help="start a new search instead of resuming the stored one")
         add("--tensorboard", action="store_true", help="write logs for TensorBoard")
         add("--deterministic", action="store_true", help="same digits on a GPU too, slower; on CPUs they always are")
@@ -52,25 +56,8 @@ class Parser(argparse.ArgumentParser):
         help = text if default is None else f"{text} ({default})"
         self.add_argument(option, type=number, default=default, metavar="N", help=help)
 
-    def parse_args(self, *args):
-        try:
-            tempfile.gettempdir()  # TensorFlow needs it
-        except OSError as error:
-            self.error(f"{error}: set TMPDIR to a folder that can be written")
-        return super().parse_args(*args)
-
     def error(self, message):
         stop(f"{message} (--help lists the options)", status=2)
-
-
-def _folder(text):
-    if not text:  # as of a variable that is not set
-        raise argparse.ArgumentTypeError("must not be empty")
-    try:
-        text.encode()  # TensorFlow wants UTF-8
-        return Path(text).expanduser().absolute()
-    except (UnicodeError, RuntimeError, OSError) as error:  # no such user; no working directory
-        raise argparse.ArgumentTypeError(f"can't be used: {text!r} ({error})") from error
 
 
 def stop(line, status=1):
@@ -97,23 +84,23 @@ def one_line(error):
 @contextlib.contextmanager
 def errors_in_one_line():
     """Ends a script with one line and an exit status, not with a traceback, whatever a user can cause."""
-    if hasattr(sys.stdout, "reconfigure"):  # a notebook's can't
-        sys.stdout.reconfigure(line_buffering=True, errors="replace")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    for name, module in list(sys.modules.items()):  # a notebook would keep an earlier version of common.py
-        file = Path(getattr(module, "__file__", None) or "/")
-        if name != "__main__" and file.parent == Path(sys.argv[0]).absolute().parent:
-            del sys.modules[name]
-    interrupted = {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}
 
     def repeat(found):  # Python ignores an interruption in a finalizer
-        if number := interrupted.get(found.exc_type):
+        if number := {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}.get(found.exc_type):
             threading.Timer(0.1, _thread.interrupt_main, [number]).start()
         else:
             sys.__unraisablehook__(found)
 
     sys.unraisablehook = repeat
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's can't
+        sys.stdout.reconfigure(line_buffering=True, errors="replace")
+    for name, module in list(sys.modules.items()):  # a notebook would keep an earlier version of common.py
+        file = Path(getattr(module, "__file__", None) or "/")
+        if name != "__main__" and file.parent == Path(sys.argv[0]).absolute().parent:
+            del sys.modules[name]
     try:
+        tempfile.gettempdir()  # TensorFlow needs it
         yield
     except KeyboardInterrupt:
         stop(f"interrupted. {KEPT}, and trains again what was running.", status=128 + signal.SIGINT)
@@ -121,4 +108,5 @@ def errors_in_one_line():
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would fail once more when it flushes stdout
         stop(f"nobody reads the output any more. {KEPT}.")
     except (OSError, ImportError, MemoryError) as error:
-        stop(f"{one_line(error)}. {KEPT}.")
+        hint = ": set TMPDIR to a folder that can be written" if "temporary directory" in str(error) else ""
+        stop(f"{one_line(error)}{hint}. {KEPT}.")

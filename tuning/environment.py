@@ -69,23 +69,18 @@ def set_up(precision, deterministic):
         tf.config.experimental.enable_op_determinism()
 
 
-def _cpu():
-    """What Linux says of the first processor: a dictionary; an empty one on other systems."""
+def _cpu():  # what Linux says of the first processor
     path = Path("/proc/cpuinfo")
     lines = path.read_text().partition("\n\n")[0].splitlines() if path.exists() else []
     return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def fastest_precision():
-    """The dtype policy with the fastest training step on this hardware, by asking the hardware.
-
-    CPUs need instructions for bfloat16; without them it is emulated, ten times slower. GPUs have tensor cores for
-    bfloat16 from compute capability 8.0 on, for float16 from 7.0 on.
-    """
-    if GPUS:
-        capability = tf.config.experimental.get_device_details(GPUS[0]).get("compute_capability", (0, 0))
-        return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
-    return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & set(_cpu().get("flags", "").split()) else "float32"
+    """The dtype policy with the fastest training step on this hardware, by asking the hardware."""
+    if not GPUS:  # without instructions for bfloat16 it is emulated, ten times slower
+        return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & set(_cpu().get("flags", "").split()) else "float32"
+    capability = tf.config.experimental.get_device_details(GPUS[0]).get("compute_capability", (0, 0))  # tensor cores
+    return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
 
 
 def most_processes():
@@ -98,21 +93,18 @@ def most_processes():
 
 
 def hardware():
-    """What this process runs on: the CPU's name, the cores that it may use, and the names of the GPUs."""
+    """What this process runs on: the names of the GPUs, or how many cores it may use of which processor."""
     gpus = [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in GPUS]
-    cpu = _cpu().get("model name") or platform.processor() or platform.machine()
-    return {"cpu": cpu, "cores": joblib.cpu_count(), "gpus": gpus}
+    cores, name = joblib.cpu_count(), _cpu().get("model name") or platform.processor()
+    return ", ".join(gpus) or f"{cores} CPU core{'s' * (cores > 1)} ({name})"
 
 
-def describe(precision):
-    """The hardware and the precision in words; says before what is slow about them."""
+def warn(precision):
+    """Says what is slow about the hardware and the precision."""
     if not GPUS and shutil.which("nvidia-smi"):
         print("TensorFlow does not see this machine's NVIDIA GPU: pip install 'tensorflow[and-cuda]' brings CUDA")
     if precision == "mixed_bfloat16" and fastest_precision() == "float32":
         print("This search was started in bfloat16, which this processor computes in software, some ten times slower")
-    found = hardware()
-    cores = f"{found['cores']} CPU core{'s' * (found['cores'] > 1)} ({found['cpu']})"
-    return f"{', '.join(found['gpus']) or cores}, {precision.removeprefix('mixed_')}"
 
 
 def versions():

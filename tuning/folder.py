@@ -67,27 +67,38 @@ def _take(lock):
 
 
 class Folder:
-    """The folder of one search, in which this process is at work until the context ends.
+    """The folder of one search, at `path`, in which this process is at work until the context ends.
 
     Args:
-        path: where it is, or will be; it is made if need be.
         overwrite: whether what lies in it is deleted; not what was made since this process was started.
+        settings: what decides the result of a search, by names that people read; refused if others are stored.
+        defaults: settings too, but those that the hardware decides: where some are stored, these count.
+        versions: of the packages that decide digits, by their names; they count while trials are missing.
     """
 
-    def __init__(self, path, overwrite):
+    def __init__(self, path, overwrite, settings, defaults, versions):
         self.path, self._processes, self._settings = path, path / "processes", path / "settings.json"
         self._processes.mkdir(parents=True, exist_ok=True)
         self._mine = FileLock(self._processes / ME, blocking=False, fallback_to_soft=False, thread_local=False)
         with self.lock():
-            made = read_json(self._settings).get("made")
-            if overwrite and (made or 0) < STARTED:
+            stored = read_json(self._settings)
+            if overwrite and stored.get("made", 0) < STARTED:
                 for name in [each.name for each in self._processes.iterdir() if self.is_alive(each.name)]:
                     stop(f"{path} is in use by {name}: let it end, or use another --results-dir", status=2)
                 self._empty()
-            elif not made and [*path.glob("trial_*"), *path.glob("tuner*.json"), *path.glob("settings.json")]:
+                stored = {}
+            elif "made" not in stored and [
+                *path.glob("trial_*"),
+                *path.glob("tuner*.json"),
+                *path.glob("settings.json"),
+            ]:
                 stop(f"{path} holds a search whose settings this version can't read: {WAYS_OUT}", status=2)
-            if not self._settings.exists():
-                write_json(self._settings, {"made": time.time()})
+            settings = json.loads(json.dumps(settings, default=str))
+            if not stored:
+                stored = {"made": time.time(), "settings": defaults | settings, "versions": versions}
+                write_json(self._settings, stored)
+            self.settings, self._versions = stored["settings"], stored["versions"]
+            self._refuse_changes(self.settings, {name: self.settings[name] for name in defaults} | settings)
             _take(self._mine)
 
     def __enter__(self):
@@ -107,17 +118,25 @@ class Folder:
             lock.release()
 
     def is_alive(self, process):
-        """Whether the process of this name is at work in the folder."""
-        if process == ME:
-            return self._mine.is_locked
+        """Whether another process, of this name, is at work in the folder."""
         path = self._processes / process
-        if not path.exists():
+        if process == ME or not path.exists():
             return False
         lock = FileLock(path, blocking=False, fallback_to_soft=False)
         if taken := _take(lock):
             path.unlink()
         lock.release()
         return taken is False
+
+    def check_versions(self, versions):
+        """Refuses to train with other versions than those that the search was started with."""
+        self._refuse_changes(self._versions, versions)
+
+    def _refuse_changes(self, stored, now):
+        changes = [f"{n} was {stored.get(n)}, now {now.get(n)}" for n in stored | now if stored.get(n) != now.get(n)]
+        if changes:
+            text = printable("; ".join(changes))
+            stop(f"{self.path} holds a search with other settings ({text}): {WAYS_OUT}", status=2)
 
     def _empty(self):
         # Not the folder itself, which may be a link; the settings last, so that an interrupted deletion can go on.
@@ -126,34 +145,3 @@ class Folder:
                 shutil.rmtree(path)
             elif path.name not in ("lock", "processes"):
                 path.unlink()
-
-    def settle(self, settings, defaults, versions):
-        """Stores the settings of a new search, or refuses those that differ from the stored ones.
-
-        Args:
-            settings: what decides the result of a search, a dictionary by names that people read.
-            defaults: settings too, but those that the hardware decides: where some are stored, these count.
-            versions: those of the packages that decide digits, a dictionary.
-
-        Returns:
-            The settings that count.
-        """
-        settings = json.loads(json.dumps(settings, default=str))
-        with self.lock():
-            stored = read_json(self._settings)
-            if "settings" not in stored:
-                stored |= {"settings": defaults | settings, "versions": versions}
-                write_json(self._settings, stored)
-        known = stored["settings"]
-        self._refuse_changes(known, {name: known[name] for name in defaults} | settings)
-        return known
-
-    def check_versions(self, versions):
-        """Refuses to train with other versions than those that the search was started with."""
-        self._refuse_changes(read_json(self._settings)["versions"], versions)
-
-    def _refuse_changes(self, stored, now):
-        changes = [f"{n} was {stored.get(n)}, now {now.get(n)}" for n in stored | now if stored.get(n) != now.get(n)]
-        if changes:
-            text = printable("; ".join(changes))
-            stop(f"{self.path} holds a search with other settings ({text}): {WAYS_OUT}", status=2)

@@ -1,8 +1,21 @@
-"""The models that a search leaves behind."""
+"""Models: what tells one network from another, and those that a search leaves behind."""
+
+import hashlib
+import re
+import warnings
 
 from tuning.command_line import one_line
 from tuning.environment import keras
 from tuning.folder import whole_file
+
+
+def fingerprint(model):
+    """Eight digits that change with a network, not with names, line numbers, folders or random default seeds."""
+    try:
+        config = re.sub(r'"(name|seed|code)": [^],}]*', "", model.to_json())
+    except (NotImplementedError, TypeError, ValueError):  # of a class that doesn't say what it is made of
+        config = str([type(layer).__name__ for layer in model.layers])
+    return hashlib.sha256(config.encode()).hexdigest()[:8]
 
 
 def load_best(tuner):
@@ -10,13 +23,16 @@ def load_best(tuner):
 
     It is empty where the hypermodel's own fit() has not used the callbacks that it got, one of which saves the weights.
     """
-    oracle, tuner.precision = tuner.shared_oracle, "float32"
-    with tuner.folder.lock():  # another process may end a better trial, and delete the checkpoint that drops out
-        oracle.read()
-        trials = [trial for trial in oracle.best_trials() if trial.sha256]
+    tuner.precision = "float32"
+    # Another process may end a better trial, and delete the checkpoint that drops out.
+    with tuner.folder.lock(), warnings.catch_warnings():
+        # A checkpoint has an optimizer's variables, which a model that is only to predict doesn't need.
+        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+        tuner.shared_oracle.read()
+        trials = [trial for trial in tuner.shared_oracle.best_trials() if trial.sha256]
         models = [tuner.load_model(trial) for trial in trials]
     for trial, model in zip(trials, models):
-        model.name = f"trial_{trial.trial_id}"
+        model.name = f"trial_{trial.number}"
         compile_like(model, model)
     if not models:
         print("No model is saved: fit() did not use its callbacks, one of which saves the weights of the best epoch")
@@ -47,16 +63,15 @@ def measure(model, tuner, test_data):
 
     Nothing where the model has no loss and metrics. In the batches of the search: it needs no more memory than that.
     """
-    found = {}
-    for prefix, data in (("test", test_data), ("val", tuner.fit_kwargs.get("validation_data"))):
+    found, search = {}, tuner.fit_kwargs
+    parts = {"test": (test_data, None), "val": (search.get("validation_data"), search.get("validation_steps"))}
+    for part, (data, steps) in parts.items():
         if model.compiled and data is not None:
-            data = data if isinstance(data, tuple | list) else (data,)
-            options = {"batch_size": tuner.fit_kwargs.get("batch_size")} if len(data) > 1 else {}
-            options |= zip(("x", "y", "sample_weight"), data)
-            if prefix == "val":
-                options["steps"] = tuner.fit_kwargs.get("validation_steps")
-            metrics = model.evaluate(**options, verbose=0, return_dict=True)
-            found |= {f"{prefix}_{name}": float(value) for name, value in metrics.items()}
+            options = dict(zip(("x", "y", "sample_weight"), data if isinstance(data, tuple | list) else (data,)))
+            if len(options) > 1:  # not a dataset, which has batches of its own
+                options["batch_size"] = search.get("batch_size")
+            metrics = model.evaluate(**options, steps=steps, verbose=0, return_dict=True)
+            found |= {f"{part}_{name}": float(value) for name, value in metrics.items()}
     return found
 
 

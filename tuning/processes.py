@@ -10,11 +10,7 @@ import threading
 from tuning.environment import GPUS
 
 STARTER = "TUNING_STARTED_BY"  # the variable that tells a process that another one has started it
-
-
-def is_child():
-    """Whether this process was started by another one of the same search."""
-    return STARTER in os.environ
+IS_CHILD = STARTER in os.environ
 
 
 def _end_with_starter():
@@ -22,7 +18,7 @@ def _end_with_starter():
     os._exit(1)
 
 
-if is_child():
+if IS_CHILD:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the starter
     threading.Thread(target=_end_with_starter, daemon=True).start()
 
@@ -32,6 +28,7 @@ def started(count):
     """Keeps so many more processes at work; a context manager. One that dies is named; the others take its trial."""
     command = [sys.executable, *(each for each in sys.argv if each != "--overwrite")]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(len(GPUS))))).split(",")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     children, over = [], threading.Event()
 
     def watch(child):
@@ -43,12 +40,9 @@ def started(count):
     try:
         for number in range(1, count + 1):
             gpu = {"CUDA_VISIBLE_DEVICES": visible[number % len(visible)]} if GPUS else {}
-            child = subprocess.Popen(
-                command, env=os.environ | gpu | {STARTER: str(os.getpid())}, text=True, errors="replace",
-                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            )  # fmt: skip
-            children.append(child)
-            threading.Thread(target=watch, args=[child], daemon=True).start()
+            variables = os.environ | gpu | {STARTER: str(os.getpid())}
+            children.append(subprocess.Popen(command, env=variables, text=True, errors="replace", **pipes))
+            threading.Thread(target=watch, args=children[-1:], daemon=True).start()
         yield
     finally:
         over.set()

@@ -1,6 +1,5 @@
 """A trial as it is stored: one file for each, and a folder for each time that it is run."""
 
-import copy
 import hashlib
 import json
 
@@ -8,106 +7,79 @@ from tuning.command_line import printable
 from tuning.environment import kt
 from tuning.folder import read_json, write_json
 
-EPOCHS = "epochs.jsonl"  # in the folder of a run: a line for each epoch
-CHECKPOINT = "checkpoint.weights.h5"  # KerasTuner's name for a trial's weights in its best epoch
-
-
-def checksum(path):
-    """The SHA-256 of a file; None where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+# proposed, proposed_by: the hyperparameters that it was started with, and "random" or "surrogate"; process, run: who
+# runs it or has run it, and the folder in which; started, ended: seconds since the epoch; sha256: of its checkpoint.
+FACTS = "proposed", "proposed_by", "process", "run", "started", "ended", "sha256"
 
 
 class StoredTrial(kt.engine.trial.Trial):
-    """A trial of KerasTuner's that knows more of itself; trials are numbered from 1, their ids are their numbers.
+    """A trial of KerasTuner's that is stored in the folder of a search, with FACTS; its id is its number, from 1."""
 
-    Attributes:
-        proposed: the hyperparameters that it was started with, a dictionary.
-        proposed_by: "random" or "surrogate".
-        process, run: who runs it or has run it, and the name of the folder in which.
-        started, ended: seconds since the epoch.
-        sha256: of its checkpoint.
-    """
+    def __init__(self, search, number, hyperparameters=None):
+        # With an id: to make one, KerasTuner would draw from Python's random state.
+        super().__init__(hyperparameters, str(number))
+        self.number, self.path = number, search / f"trial_{number}"
+        self.__dict__ |= dict.fromkeys(FACTS)
 
-    FACTS = ("proposed", "proposed_by", "process", "run", "started", "ended", "sha256")
+    has_ended = property(lambda self: self.status in ("COMPLETED", "FAILED"))
+    run_folder = property(lambda self: self.path / self.run)
+    checkpoint = property(lambda self: self.run_folder / "checkpoint.weights.h5")  # KerasTuner's name; its best epoch's
+    epochs_file = property(lambda self: self.run_folder / "epochs.jsonl")  # a line for each epoch
 
     def get_state(self):
-        return super().get_state() | {name: getattr(self, name, None) for name in self.FACTS}
+        return super().get_state() | {name: getattr(self, name) for name in FACTS}
 
     def set_state(self, state):
-        super().set_state(copy.deepcopy(state))  # it changes its argument
-        for name in self.FACTS:
-            setattr(self, name, state[name])
+        super().set_state(state)
+        self.__dict__ |= {name: state[name] for name in FACTS}
 
-    @property
-    def number(self):
-        return int(self.trial_id)
+    def write(self):
+        """Stores it."""
+        write_json(self.path / "trial.json", self.get_state())
 
-    @property
-    def has_ended(self):
-        return self.status in ("COMPLETED", "FAILED")
+    def forget(self, reason):
+        """Makes it one that is missing, and says why."""
+        print(f"{printable(self.path)}: {reason}, so trial {self.number} is trained again")
+        (self.path / "trial.json").unlink()
 
-    def write(self, path):
-        """Stores it in the folder of a search."""
-        write_json(path / f"trial_{self.trial_id}" / "trial.json", self.get_state())
+    def checksum(self):
+        """The SHA-256 of its checkpoint as it is now; None where there is none."""
+        return hashlib.sha256(self.checkpoint.read_bytes()).hexdigest() if self.checkpoint.exists() else None
 
-    def run_folder(self, path):
-        """Where it is trained, or was, in the folder of a search."""
-        return path / f"trial_{self.trial_id}" / self.run
-
-    def epochs(self, path):
+    def epochs(self):
         """What was measured in each epoch of it so far, and its `seconds`: a list of dictionaries."""
-        rows = []
-        try:
-            for line in (self.run_folder(path) / EPOCHS).read_text(encoding="utf-8").splitlines():
-                rows.append(json.loads(line))
-        except (FileNotFoundError, ValueError):  # no epoch has ended; one is just being written
-            pass
-        return rows
+        lines = self.epochs_file.read_text(encoding="utf-8").splitlines(True) if self.epochs_file.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]  # the last one may just be being written
 
-    def record(self, path, objective):
-        """Plain values for tables and pictures: a dictionary.
-
-        `best_epoch` counts from 1, `seconds` are from start to end, `curves` have a value for each epoch; where a trial
-        has failed, best epoch and score are None.
-        """
-        rows, completed = self.epochs(path), self.status == "COMPLETED"
-        active = {
-            name: value for name, value in self.hyperparameters.values.items() if self.hyperparameters.is_active(name)
+    def record(self, objective):
+        """Plain values for tables and pictures: a dictionary. Epochs count from 1; a failed trial's score is None."""
+        rows, completed, hp = self.epochs(), self.status == "COMPLETED", self.hyperparameters
+        record = {"trial": self.number, "proposed_by": self.proposed_by, "status": self.status}
+        record["best_epoch"] = self.best_step + 1 if completed and rows and objective.name in rows[0] else None
+        record |= {"epochs": len(rows), "score": self.score if completed else None, "started": self.started}
+        record["seconds"] = (self.ended or self.started) - self.started
+        record["message"] = printable(self.message.splitlines()[0]) if self.message else None
+        # With 12 digits: a float's steps add up to 0.30000000000000004.
+        values = {name: float(f"{v:.12g}") if isinstance(v, float) else v for name, v in hp.values.items()}
+        record["hyperparameters"] = {name: value for name, value in values.items() if hp.is_active(name)}
+        record["curves"] = {
+            name: [row.get(name) for row in rows] for name in dict.fromkeys(n for row in rows for n in row)
         }
-        return {
-            "trial": self.number,
-            "proposed_by": self.proposed_by,
-            "status": self.status,
-            # With 12 digits: a float's steps add up to 0.30000000000000004.
-            "hyperparameters": {n: float(f"{v:.12g}") if isinstance(v, float) else v for n, v in active.items()},
-            "best_epoch": self.best_step + 1 if completed and rows and objective.name in rows[0] else None,
-            "epochs": len(rows),
-            "score": self.score if completed else None,
-            "started": self.started,
-            "seconds": (self.ended or self.started) - self.started,
-            "message": printable(self.message.splitlines()[0]) if self.message else None,
-            "curves": {name: [row.get(name) for row in rows] for name in dict.fromkeys(n for row in rows for n in row)},
-        }
+        return record
 
 
-def read_trial(path, number):
+def read_trial(search, number):
     """Reads a trial from the folder of a search; None where there is none, or its file is damaged."""
-    trial = StoredTrial(None, str(number))  # with an id: to make one, KerasTuner would draw from Python's random state
+    trial = StoredTrial(search, number)
     try:
-        trial.set_state(read_json(path / f"trial_{number}" / "trial.json"))
+        trial.set_state(read_json(trial.path / "trial.json"))
     except (LookupError, TypeError, ValueError, AttributeError):  # whatever a damaged file makes of its reader
         return None
     return trial
 
 
-def read_trials(path):
+def read_trials(search):
     """All trials in the folder of a search that can be read: a dictionary by their ids, in the order of numbers."""
-    names = (each.name.removeprefix("trial_") for each in path.glob("trial_*"))
-    found = [read_trial(path, number) for number in sorted(int(name) for name in names if name.isdecimal())]
+    names = (path.name.removeprefix("trial_") for path in search.glob("trial_*"))
+    found = [read_trial(search, number) for number in sorted(int(name) for name in names if name.isdecimal())]
     return {trial.trial_id: trial for trial in found if trial}
-
-
-def forget(path, number, reason):
-    """Makes a trial one that is missing, and says why."""
-    print(f"{printable(path)}/trial_{number}: {reason}, so trial {number} is trained again")
-    (path / f"trial_{number}" / "trial.json").unlink()

@@ -1,0 +1,141 @@
+"""How trials are shown: tables, and while they run, bars in a terminal, else a line an epoch and a trial."""
+
+import sys
+import time
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tuning.command_line import printable
+from tuning.trials import read_trials
+
+
+def duration(seconds):
+    """Seconds as people say them: 0h 12m 03s."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}h {minutes % 60:02d}m {seconds:02d}s"
+
+
+def short(value):
+    """A value as text: floats with four digits."""
+    return printable(f"{value:.4g}" if isinstance(value, float) else value)
+
+
+def spelled(name):
+    """The name of a metric or a hyperparameter as people write it: validation accuracy."""
+    return printable(name).replace("val_", "validation ").replace("_", " ")
+
+
+def is_terminal():
+    """Whether the output goes to a terminal that can move its cursor."""
+    return sys.stdout.isatty() and not Console().is_dumb_terminal
+
+
+def print_table(rows):
+    """Prints dictionaries by columns, the first one aligned to the left, the others to the right."""
+    table, names = Table(box=None, pad_edge=False), list(dict.fromkeys(name for row in rows for name in row))
+    for name in names:
+        table.add_column(Text(spelled(name)), justify="right" if name != names[0] else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(short(row.get(name, "-"))) for name in names))
+    Console(width=None if is_terminal() else 500).print(table)
+
+
+def flat(record):
+    """The record of a trial without its learning curves, and with its hyperparameters beside its other values."""
+    own = {name: value for name, value in record.items() if name not in ("hyperparameters", "curves")}
+    # A hyperparameter may be called "epochs".
+    return own | {n + " (hyperparameter)" * (n in own): value for n, value in record["hyperparameters"].items()}
+
+
+def print_trials(records):
+    """Prints a table of the records of trials, and why some failed."""
+    rows, hidden = [], {"status", "started", "message"}
+    for each in records:
+        score = each["status"].lower() if each["score"] is None else f"{each['score']:.4f}"
+        row = flat(each) | {"score": score, "seconds": round(each["seconds"]), "best_epoch": each["best_epoch"] or "-"}
+        rows.append({name: value for name, value in row.items() if name not in hidden})
+    print_table(rows)
+    for each in records:
+        if each["message"]:
+            print(f"Trial {each['trial']} failed: {each['message']}")
+
+
+class Progress:
+    """Shows what is new in the trials' files, whichever process has written it, whenever look() is called.
+
+    Args:
+        epochs: of a trial, at most; None where that is not known.
+        at_a_time: how many trials run here at a time, for the time that is left.
+    """
+
+    def __init__(self, oracle, epochs, at_a_time):
+        self.oracle, self.epochs, self.at_a_time = oracle, epochs, at_a_time
+        self.objective, self.total, self.looked = oracle.objective, oracle.max_trials, 0
+        trials = read_trials(oracle.folder.path).values()
+        self.ended = {trial.run: trial.record(self.objective) for trial in trials if trial.has_ended}
+        self.shown = {}  # the runs that were shown, and how many of their epochs
+        self.live = Live() if is_terminal() else None
+
+    def __enter__(self):
+        if self.live:
+            self.live.start()
+            self.live.console.show_cursor(True)  # kill -9 must not leave a terminal without one
+        return self
+
+    def __exit__(self, *exception):
+        self.look(pause=0)
+        if self.live:
+            self.live.stop()
+
+    def look(self, pause=1):
+        """Shows what is new, unless that was done less than `pause` seconds ago."""
+        if time.monotonic() < self.looked + pause:
+            return
+        self.looked, before, grid = time.monotonic(), len(self.ended), Table.grid(padding=(0, 1))
+        trials = read_trials(self.oracle.folder.path).values()
+        for trial in trials:
+            if trial.run in self.ended or not (trial.has_ended or self.oracle.is_running(trial)):
+                continue
+            epochs, name = trial.epochs(), f"Trial {trial.number}"
+            if trial.run not in self.shown:
+                values = ", ".join(f"{spelled(hp)} {short(value)}" for hp, value in trial.proposed.items())
+                print(f"{name} of {self.total}: {values}")
+            for i in range(self.shown.get(trial.run, 0), 0 if self.live else len(epochs)):
+                print(f"{name}, epoch {i + 1}: {self._value(epochs[i])}{epochs[i]['seconds']:.1f} s")
+            self.shown[trial.run] = len(epochs)
+            if trial.has_ended:
+                self.ended[trial.run] = record = trial.record(self.objective)
+                print(f"{name} of {self.total}: {self._outcome(record)}")
+            else:
+                at_most = f" of at most {self.epochs}" if self.epochs else ""
+                text = f"{self._value(epochs[-1]) if epochs else ''}epoch {len(epochs) + 1}{at_most}"
+                grid.add_row(name.lower(), ProgressBar(self.epochs or 1, len(epochs), width=20), text)
+        records = [self.ended[trial.run] for trial in trials if trial.run in self.ended]
+        if self.live:
+            grid.add_row("search", ProgressBar(self.total, len(records), width=20), self._summary(records))
+            self.live.update(grid)
+        elif len(self.ended) > before:
+            print(self._summary(records))
+
+    def _value(self, row):
+        return f"{self.objective.name} {row[self.objective.name]:.4f}, " if self.objective.name in row else ""
+
+    def _outcome(self, record):
+        if record["score"] is None:
+            return f"failed after {duration(record['seconds'])}: {record['message']}"
+        epoch = f" in epoch {record['best_epoch']} of {record['epochs']}" if record["best_epoch"] else ""
+        return f"{self.objective.name} {record['score']:.4f}{epoch}, {duration(record['seconds'])}"
+
+    def _summary(self, records):
+        text, left = f"{len(records)} of {self.total} trials ended", self.total - len(records)
+        if scores := {each["score"]: each["trial"] for each in records if each["score"] is not None}:
+            best = (max if self.objective.direction == "max" else min)(scores)
+            text += f", best so far {best:.4f} (trial {scores[best]})"
+        if records and left > 0:
+            seconds = sum(each["seconds"] for each in records) / len(records)
+            text += f", about {duration(seconds * left / self.at_a_time)} left"
+        return text
