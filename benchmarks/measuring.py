@@ -5,6 +5,7 @@ import collections
 import contextlib
 import itertools
 import json
+import platform
 import re
 import statistics
 import subprocess
@@ -130,9 +131,8 @@ def machine(hardware, versions):
     """One line on what was measured with; the arguments are those of a summary.json."""
     flags = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].split()
     vectors = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
-    gpus = ", ".join(hardware["gpus"]) or "no GPU"
-    cpu = f"{hardware['cpu']} ({' '.join(vectors)})"
-    return ", ".join([cpu, f"{hardware['cores']} cores", gpus, *map(" ".join, versions.items())])
+    python = f"Python {platform.python_version()}"
+    return ", ".join([hardware, " ".join(vectors), python, *map(" ".join, versions.items())])
 
 
 def spread(values, form=".4f"):

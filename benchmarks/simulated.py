@@ -1,11 +1,11 @@
-"""Whether the Gaussian process of tuning/gaussian_process.py beats chance, and KerasTuner's: simulated searches.
+"""Whether the Gaussian process of tuning/proposals.py beats chance, and KerasTuner's: simulated searches.
 
     python benchmarks/simulated.py [--half reporting] [--searches 400]
 
 Prints Markdown tables; 10 minutes on one core. A trial takes no time: its accuracy is read from a landscape, plus noise
 as measured by training again. The landscapes are fitted to frozen_trials.csv, a copy that never changes of the trials
 in benchmarks/trials.csv of commit 393a5b0. With `--half choosing`, fitted to the trials of seeds 1 and 2, the constants
-in gaussian_process.py were chosen; the reporting half has seeds 3 to 5, and another problem altogether.
+in proposals.py were chosen; the reporting half has seeds 3 to 5, and another problem altogether.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor, kernels
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tuning import gaussian_process
+from tuning import proposals
 
 NOISE = 0.0013  # standard deviation of the accuracy when one set is trained with five seeds: frozen_repeated.csv
 TRIALS, INITIAL_POINTS = 10, 4  # of a search, and those of them that are drawn at random: the scripts' defaults
@@ -89,7 +89,7 @@ def hartmann(searches):
 
 
 def keras_tuners_process(space, candidates, results, pending):
-    """Like gaussian_process.propose(), with the kernel, noise and acquisition of KerasTuner 1.4.8, bayesian.py."""
+    """Like proposals.choose(), with the kernel, noise and acquisition of KerasTuner 1.4.8, bayesian.py."""
 
     def most_likely(loss, start, bounds):  # a third of the time of KerasTuner's 21 starts, for the same length
         logs = np.linspace(np.log(0.02), np.log(200), 30)[:, None]
@@ -145,7 +145,7 @@ def table(landscape, searches):
     chance, ours = run(None), {}
     rows = [["", *FIGURES], ["---"] * 4, ["random search", *(f"{mean:.4f}" for mean in chance.mean(axis=0))]]
     for at_a_time in (1, 2):
-        theirs, ours[at_a_time] = run(keras_tuners_process, at_a_time), run(gaussian_process.propose, at_a_time)
+        theirs, ours[at_a_time] = run(keras_tuners_process, at_a_time), run(proposals.choose, at_a_time)
         rows.append([f"{at_a_time} at a time: KerasTuner's process − random", *difference(theirs, chance)])
         rows.append([f"{at_a_time} at a time: ours − random", *difference(ours[at_a_time], chance)])
         rows.append([f"{at_a_time} at a time: ours − KerasTuner's process", *difference(ours[at_a_time], theirs)])

@@ -19,6 +19,7 @@ from unittest import mock
 import trainings  # first: it sets up TensorFlow
 import common
 
+import joblib
 import keras
 
 from measuring import Rows, machine, spread, table
@@ -85,9 +86,9 @@ def main():
     parser.add_argument("--store", type=Path, metavar="FILE", help="what was measured; the same command goes on")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=VARIANTS, help="these, beside it as it is")
     settings = parser.parse_args()
-    names, hardware = list(dict.fromkeys(["as it is", *settings.only])), trainings.environment.hardware()
+    names, cores = list(dict.fromkeys(["as it is", *settings.only])), joblib.cpu_count()
     rows, spawn = Rows(settings.store), multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(hardware["cores"], spawn, max_tasks_per_child=1) as pool:
+    with concurrent.futures.ProcessPoolExecutor(cores, spawn, max_tasks_per_child=1) as pool:
         # Seed by seed, so that all variants share what else the machine does.
         keys = [{"name": name, "seed": seed} for seed in SEEDS for name in names]
         trained = [rows.find(**key) or pool.submit(train, **key) for key in keys]
@@ -99,7 +100,8 @@ def main():
         forms = {"val_accuracy": ".4f", "epochs": ".1f", "seconds": ".2f"}
         cells = [spread([row[key] for row in mine], form) for key, form in forms.items()]
         lines.append([name, cells[0], spread(gains, "+.4f"), *cells[1:]])
-    print(f"{machine(hardware, trainings.environment.versions())}, {hardware['cores']} trainings at a time\n")
+    environment = trainings.environment
+    print(f"{machine(environment.hardware(), environment.versions())}, {cores} trainings at a time\n")
     print(f"{trainings.HYPERPARAMETERS}, mean ± standard deviation of {len(SEEDS)} seeds\n")
     print(table(["", "best validation accuracy", "difference", "epochs", "seconds of an epoch"], lines))
 

@@ -3,9 +3,9 @@
 import warnings
 
 import scipy.special
-import sklearn.metrics
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from tuning.display import spelled
 from tuning.environment import np
@@ -90,6 +90,21 @@ def search(records, best, objective, space):
     return figure
 
 
+def errors(model, test_data, batch_size, class_names):
+    """Pictures of an image classifier's errors on test data as for report(), by their names; prints the worst class."""
+    if len(test_data) == 1:  # a dataset
+        test_data = [np.concatenate(each) for each in zip(*test_data[0].as_numpy_iterator())]
+    images, targets, *_ = test_data
+    targets, probabilities = classes(targets, model.predict(images, batch_size=batch_size, verbose=0))
+    matrix = confusion_matrix(targets, probabilities.argmax(axis=1), labels=range(len(class_names)))
+    recalls = matrix.diagonal() / np.maximum(1, matrix.sum(axis=1))
+    print(f"Worst class: {class_names[recalls.argmin()]}, recall {recalls.min():.3f}")
+    return {
+        "confusion_matrix": confusion_picture(matrix, recalls, class_names),
+        "mistakes": mistakes(images, targets, probabilities, class_names),
+    }
+
+
 def classes(targets, outputs):
     """Class numbers of shape (n,) and probabilities of shape (n, classes), whatever form a model's data have.
 
@@ -106,13 +121,13 @@ def classes(targets, outputs):
     return targets, scipy.special.softmax(outputs, axis=1) if logits else outputs
 
 
-def confusion_matrix(targets, probabilities, class_names):
-    """How many examples of each class (row) were taken for which (column); the colour is the number."""
+def confusion_picture(matrix, recalls, class_names):
+    """How many examples of each class (row) were taken for which (column), and each class's recall."""
     figure, [[ax]] = new(5.6)
-    matrix = sklearn.metrics.confusion_matrix(targets, probabilities.argmax(1), labels=range(len(class_names)))
-    display = sklearn.metrics.ConfusionMatrixDisplay(matrix, display_labels=class_names)
+    display = ConfusionMatrixDisplay(matrix, display_labels=class_names)
     display.plot(ax=ax, cmap="Blues", colorbar=False, xticks_rotation=90)
-    ax.set(xlabel="predicted class", ylabel="true class (number of images)")
+    ax.set_yticklabels([f"{name}  {recall:.1%}" for name, recall in zip(class_names, recalls)])
+    ax.set(xlabel="predicted class", ylabel="true class (number of images) and its recall")
     return figure
 
 

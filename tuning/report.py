@@ -8,6 +8,9 @@ import csv
 import math
 
 import matplotlib.style
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.inspection import permutation_importance
+from sklearn.model_selection import permutation_test_score
 
 from tuning import environment, figures, models
 from tuning.command_line import printable, stop
@@ -45,7 +48,7 @@ def report(tuner, *test_data, image_classes=None):
         summary["best"] = measured | {objective.name: best["score"]}
         summary["best"] |= {"trial": best["trial"], "hyperparameters": best["hyperparameters"]}
         summary |= {"best_four": {}, "hardware": environment.hardware(), "versions": environment.versions()}
-        summary["trials"] = records
+        summary |= {"importance": {}, "trials": records}
         if best_models:
             models.save(best_models[0], path / "best_model.keras")
         write_json(path / "summary.json", summary)
@@ -65,27 +68,19 @@ def report(tuner, *test_data, image_classes=None):
         print(f"Total elapsed time: {duration(summary['elapsed_seconds'])}")
 
         summaries = compare(path, summary)
+        summary["importance"] = importance(summaries.values(), oracle.get_space().space)
+        write_json(path / "summary.json", summary)
         with matplotlib.style.context("default", after_reset=True):  # whatever a matplotlibrc says
             pictures = {"search": figures.search(records, best, objective, oracle.get_space().space)}
             if image_classes and best_models:
-                pictures |= _errors(best_models[0], test_data, tuner.fit_kwargs.get("batch_size"), image_classes)
+                batch_size = tuner.fit_kwargs.get("batch_size")
+                pictures |= figures.errors(best_models[0], test_data, batch_size, image_classes)
             if len(summaries) > 1:
                 searches = {strategy: each["trials"] for strategy, each in summaries.items()}
                 pictures["../comparison"] = figures.comparison(searches, objective)
             for name, figure in pictures.items():
                 figures.save(path / f"{name}.png", figure)
         print(f"\nModels, tables and pictures are in {printable(path)}")
-
-
-def _errors(model, test_data, batch_size, class_names):
-    if len(test_data) == 1:  # a dataset
-        test_data = [np.concatenate(each) for each in zip(*test_data[0].as_numpy_iterator())]
-    images, targets, *_ = test_data
-    targets, probabilities = figures.classes(targets, model.predict(images, batch_size=batch_size, verbose=0))
-    return {
-        "confusion_matrix": figures.confusion_matrix(targets, probabilities, class_names),
-        "mistakes": figures.mistakes(images, targets, probabilities, class_names),
-    }
 
 
 def elapsed_seconds(records):
@@ -95,6 +90,33 @@ def elapsed_seconds(records):
         total += max(0, start + seconds - max(end, start))
         end = max(end, start + seconds)
     return total
+
+
+def importance(summaries, space):
+    """Prints what mattered most in the trials of some searches, if that can be told.
+
+    A random forest predicts scores from hyperparameters. Importance is how much of R2 it loses when one of them is
+    permuted. It can tell something if it predicts better out of its bags than 95% of those fitted to permuted scores.
+
+    Returns:
+        The p value, how many trials there were, and the importance of each hyperparameter, by their names.
+    """
+    records = [each for summary in summaries for each in summary["trials"] if each["score"] is not None]
+    trials = {
+        tuple(each["hyperparameters"].get(hp.name, hp.default) for hp in space): each["score"] for each in records
+    }
+    if len(trials) < 5 or not space:  # five scores have more permutations than are drawn
+        return {}
+    x = np.array([[hp.value_to_prob(value) for hp, value in zip(space, values)] for values in trials])
+    y, rows = np.array([*trials.values()]), np.arange(len(trials))
+    forest = RandomForestRegressor(50, oob_score=True, random_state=0)
+    options = {"cv": [(rows, rows)], "scoring": lambda fitted, *_: fitted.oob_score_, "random_state": 0}
+    _, _, p = permutation_test_score(forest, x, y, n_permutations=39, **options)
+    found = permutation_importance(forest.fit(x, y), x, y, n_repeats=20, random_state=0).importances_mean
+    ranking = sorted(zip(found.tolist(), (hp.name for hp in space)), reverse=True)
+    told = ", ".join(f"{spelled(name)} ({value:.2f})" for value, name in ranking if value >= 0.01)
+    print(f"What mattered most: {told if p <= 0.05 else 'cannot be told'}, from {len(trials)} trials (p = {p:.3f})")
+    return {"p": float(p), "trials": len(trials), "importance": {name: value for value, name in ranking}}
 
 
 def write_csv(path, records):
