@@ -1,6 +1,5 @@
 """What the benchmarks share: other processes' time and memory, rows that outlive an interruption, tables."""
 
-import argparse
 import collections
 import contextlib
 import itertools
@@ -80,26 +79,6 @@ def seconds_per_epoch(row):
             if sum(first <= begin and end <= last for first, last in spans) == row["at_a_time"]:
                 counted.append(end - begin)
     return statistics.mean(counted or itertools.chain(*row["epochs"])) / row["at_a_time"]
-
-
-def compare(description, variants, *common):
-    """Runs the same random search with each variant's list of options, and prints a Markdown table.
-
-    The first variant is what the others are compared with. `common` are options of all; the command line may have more.
-    """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options = [*common, *parser.parse_known_args()[1]]
-    rows = {name: search(RANDOM_SEARCH, *options, *own) for name, own in variants.items()}
-    first, lines = next(iter(rows.values())), []
-    for name, row in rows.items():
-        pairs = list(zip(row["scores"], first["scores"]))
-        speed = [f"{row['seconds']:.0f}", f"{first['seconds'] / row['seconds']:.2f}", f"{seconds_per_epoch(row):.2f}"]
-        accuracy = f"{statistics.mean(row['scores']):.4f}", spread([a - b for a, b in pairs], "+.4f")
-        same = f"{sum(a == b for a, b in pairs)} of {len(pairs)}"
-        lines.append([name, *speed, row["memory"], sum(map(len, row["epochs"])), *accuracy, same])
-    print(f"{first['machine']}\n\n{' '.join([RANDOM_SEARCH, *options])}\n")
-    header = ["", "seconds", "times as fast", "seconds per epoch", "peak memory of each process, GB", "epochs"]
-    print(table([*header, "mean val accuracy", "difference, trial by trial", "trials with the same digits"], lines))
 
 
 class Rows:

@@ -6,7 +6,7 @@
 
 Each search is a line in searches.csv, each of their trials one in trials.csv, each repeated training of the best set
 one in repeated.csv: delete all three when common.py has changed. Both strategies start from the same four trials, so
-they are compared seed by seed. A search takes some 10 minutes. Prints Markdown, and draws two pictures.
+they are compared seed by seed. A search takes some 10 minutes. Prints Markdown, and draws a picture.
 """
 
 import argparse
@@ -119,20 +119,22 @@ def draw_progress(trials, seeds):
     figure.savefig(HERE / "progress.png")
 
 
-def draw_hyperparameters(trials):
-    """The accuracy of each trial against each hyperparameter; vermillion: proposed by the Gaussian process."""
-    figure, axes = plt.subplots(2, 2, figsize=(6, 5.6), dpi=150, layout="constrained", sharey=True)
-    colours = [COLOURS[row["proposed_by"] != "random"] for row in trials]
-    for ax, name in zip(axes.flat, HYPERPARAMETERS):
-        ax.scatter([row[name] for row in trials], [row["val_accuracy"] for row in trials], 20, colours, alpha=0.7)
-        ax.set(xlabel=name.replace("_", " "), ylabel="validation accuracy")
-        if name == "learning_rate":
-            ax.set_xscale("log")
-    figure.savefig(HERE / "hyperparameters.png")
+def print_importance(trials):
+    """Which hyperparameter mattered, in the trials of all searches, as a search says it at its end."""
+    import trainings  # it imports TensorFlow
+
+    from tuning.report import importance
+
+    hp = trainings.kt.HyperParameters()
+    trainings.common.CNN().build(hp)
+    records = [
+        {"score": row["val_accuracy"], "hyperparameters": {n: row[n] for n in HYPERPARAMETERS}} for row in trials
+    ]
+    importance([{"trials": records}], hp.space)
 
 
 def report():
-    """What the study says, as Markdown: a dictionary from a name to a table or a sentence; draws the pictures."""
+    """What the study says, as Markdown: a dictionary from a name to a table or a sentence; draws the picture."""
     searches = sorted(read(SEARCHES), key=lambda row: row["seed"])
     seeds = [seed for seed in SEEDS if all(of(searches, strategy, seed) for strategy in SCRIPTS)]
     if len(seeds) < 2:
@@ -143,7 +145,7 @@ def report():
         later = [trial for trial in of(trials, row["strategy"], row["seed"]) if trial["trial"] > 4]
         row["trials_5_to_10"] = statistics.mean(trial["val_accuracy"] for trial in later)
     draw_progress(trials, seeds)
-    draw_hyperparameters(trials)
+    print_importance(trials)
     best, again = max(row["val_accuracy"] for row in searches), [row["val_accuracy"] for row in read(REPEATED)]
     chance = f"The best set of all, with {best:.4f}, was trained again with {len(again)} seeds: {spread(again)}."
     return {"measures": measures_table(searches, seeds), "chance": chance}

@@ -56,7 +56,7 @@ with contextlib.suppress(RuntimeError):  # in a notebook in which TensorFlow has
 
 _all_reduce = keras.optimizers.Optimizer._all_reduce_sum_gradients
 # Private, and the only way: to sum the gradients of several devices, TensorFlow registers a function for good, and with
-# it the graph of each training: 16 MB a trial (benchmarks/memory.py). Without a strategy there is nothing to sum.
+# it the graph of each training: 16 MB a trial (benchmarks/variants.py memory). Without a strategy there is nothing to sum.
 keras.optimizers.Optimizer._all_reduce_sum_gradients = lambda self, grads_and_vars: (
     _all_reduce(self, grads_and_vars) if tf.distribute.has_strategy() else grads_and_vars
 )

@@ -7,12 +7,15 @@ trained comes first; what is more than that follows, where it can be made.
 import csv
 import math
 
+from tuning import environment  # first: it sets up what the others import
+
+# isort: split
 import matplotlib.style
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 from sklearn.model_selection import permutation_test_score
 
-from tuning import environment, figures, models
+from tuning import figures, models
 from tuning.command_line import printable, stop
 from tuning.display import duration, flat, print_table, print_trials, short, spelled
 from tuning.environment import np
@@ -102,9 +105,8 @@ def importance(summaries, space):
         The p value, how many trials there were, and the importance of each hyperparameter, by their names.
     """
     records = [each for summary in summaries for each in summary["trials"] if each["score"] is not None]
-    trials = {
-        tuple(each["hyperparameters"].get(hp.name, hp.default) for hp in space): each["score"] for each in records
-    }
+    values = [tuple(each["hyperparameters"].get(hp.name, hp.default) for hp in space) for each in records]
+    trials = dict(zip(values, (each["score"] for each in records)))  # both strategies begin with the same ones
     if len(trials) < 5 or not space:  # five scores have more permutations than are drawn
         return {}
     x = np.array([[hp.value_to_prob(value) for hp, value in zip(space, values)] for values in trials])

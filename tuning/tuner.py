@@ -82,6 +82,8 @@ class Tuner(kt.Tuner):
                 raise SystemExit  # the process that a person started reports
         except BaseException as error:
             self.folder.__exit__()
+            if isinstance(error.__cause__, BrokenPipeError):  # of what is shown while a trial runs
+                raise error.__cause__ from None
             if isinstance(error, kt.errors.FatalError):
                 stop(f"{one_line(error).rstrip('.')}. {KEPT}.")
             raise
