@@ -25,6 +25,7 @@ FOLDERS = {RANDOM: "fashion_mnist_cnn_random_search", BAYESIAN: "fashion_mnist_c
 DIGITS = "tests/digits_tuning.py"  # the engine on another problem, with a smaller network
 TRIALS = 6  # Bayesian optimisation proposes two of them
 SMALL = ("--epochs", "2", "--train-images", "400", "--max-trials", str(TRIALS))
+ONE_CORE = {"preexec_fn": lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})}
 
 
 def command(script, *args):
@@ -36,14 +37,6 @@ def run_in(folder, script, *args, **options):
     """Runs a script to its end as a user does, in a folder; the options are those of subprocess.run."""
     options = {"cwd": folder, "capture_output": True, "text": True, "timeout": 300} | options
     return subprocess.run(command(script, *args), **options)
-
-
-def read_until(process, text):
-    """Waits for a line of a process' output that contains the text."""
-    for line in process.stdout:
-        if text in line:
-            return
-    pytest.fail(f"{text!r} did not come: {process.communicate()}")
 
 
 def wait_until(condition, seconds=300):

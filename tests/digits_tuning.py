@@ -17,12 +17,11 @@ parser.add_number("--initial-points", 2, "random trials before the Gaussian proc
 args = parser.parse_args()
 
 with errors_in_one_line():
-    from tuning.report import report  # before keras: it sets up TensorFlow
-    from tuning.tuner import BayesianOptimization, RandomSearch
-
-    import keras
-    import keras_tuner as kt
+    from tuning.environment import keras, kt  # isort: skip (first: it sets up TensorFlow)
     from sklearn.datasets import load_digits
+
+    from tuning.report import report
+    from tuning.tuner import BayesianOptimization, RandomSearch
 
     def build(hp):
         layers = keras.layers

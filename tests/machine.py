@@ -1,11 +1,13 @@
 """What tests need to know of the machine they run on."""
 
+import contextlib
 import functools
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 import tuning.environment  # isort: skip (first: it sets up TensorFlow)  # noqa: F401
@@ -23,44 +25,30 @@ def data_folder():
     return next(folder for folder in folders if (folder / "t10k-labels-idx1-ubyte.gz").exists())
 
 
-def as_nobody():
-    """The start of a command line that is run by a user without a name, a home and rights of his own.
-
-    He may read everything, or he could not use a Python that lies in somebody's home directory.
-    """
-    rights = "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"
-    prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *rights, "env", "--unset=HOME"]
-    try:
-        subprocess.run([*prefix, sys.executable, "-c", ""], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"another user's process can't be started here ({error})")
-    return prefix
-
-
 def at_work(script, variable="PYTEST_CURRENT_TEST"):
     """The ids of the processes of a script that this test has started, with a variable in their environment."""
     test = os.environ["PYTEST_CURRENT_TEST"].rpartition(" ")[0]  # without its phase
     found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            command, variables = (path / "cmdline").read_bytes(), (path / "environ").read_bytes()
-            needed = f"PYTEST_CURRENT_TEST={test} ", f"{variable}="
-            if script.encode() in command and all(each.encode() in variables for each in needed):
-                found.append(int(path.name))
-        except OSError:  # it has ended meanwhile
-            pass
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            variables = process.environ()
+            if script in " ".join(process.cmdline()) and variable in variables:
+                found += [process.pid] * variables.get("PYTEST_CURRENT_TEST", "").startswith(f"{test} ")
     return found
 
 
-def in_container(writable):
-    """The start of a command line that can write to no file system but one, where this folder lies.
+def as_nobody_in_container(writable):
+    """The start of a command line of a user without a name, a home and rights, who can write to one folder alone.
 
-    Memory, /dev/shm, is another one: where it is the folder, that of all others is read-only.
+    All file systems but this folder's are read-only, and memory, /dev/shm. He may read everything, or he could not use
+    a Python that lies in somebody's home directory.
     """
     script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro / && cd "$PWD" && exec "$@"'
-    prefix = ["unshare", "--mount", "sh", "-c", script, str(writable)]
+    nobody = "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"
+    rights = "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", "env", "--unset=HOME"
+    prefix = ["unshare", "--mount", "sh", "-c", script, writable, *nobody, *rights]
     try:
-        subprocess.run([*prefix, "true"], check=True, capture_output=True)
+        subprocess.run([*prefix, sys.executable, "-c", ""], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"a read-only file system can't be made here ({error})")
+        pytest.skip(f"neither another user's process nor a read-only file system can be made here ({error})")
     return prefix

@@ -17,39 +17,27 @@ from PIL import Image
 from tuning.environment import keras, kt  # isort: skip (first: it sets up TensorFlow)
 
 import common
-from tuning import figures, tables
+from tuning import figures
 from tuning.command_line import Parser
-from tuning.folder import write_json
-from tuning.report import elapsed_seconds, report
+from tuning.display import duration, spelled
+from tuning.report import compare, elapsed_seconds, importance, report, write_csv
 from tuning.tuner import BayesianOptimization, RandomSearch
 
-PICTURES = ("progress", "hyperparameters", "learning_curves", "confusion_matrix", "mistakes")
-MAX = kt.Objective("val_accuracy", "max")
-MIN = kt.Objective("val_loss", "min")
+MAX, MIN = kt.Objective("val_accuracy", "max"), kt.Objective("val_loss", "min")
 HP = kt.HyperParameters()
 common.CNN().build(HP)
 
 
 def record(trial, score, proposed_by="random"):
     """A trial of three epochs, the second of them its best; a failed one where the score is None."""
-    failed = score is None
-    return {
-        "trial": trial,
-        "proposed_by": proposed_by,
-        "status": "FAILED" if failed else "COMPLETED",
-        "hyperparameters": {
-            "units": 64 * trial,
-            "dropout": 0.3,
-            "learning_rate": 0.000256123 * trial,
-            "optimizer": "adam" if trial % 2 else "rmsprop",
-        },
-        "best_epoch": None if failed else 2,
-        "epochs": 1 if failed else 3,
-        "score": score,
-        "seconds": 61.5,
-        "message": "ValueError: too big" if failed else None,
-        "curves": {"val_accuracy": [0.5] if failed else [score - 0.2, score, score - 0.1]},
-    }
+    values = {"units": 64 * trial, "dropout": 0.3, "learning_rate": 0.000256123 * trial}
+    values["optimizer"] = "adam" if trial % 2 else "rmsprop"
+    own = {"trial": trial, "proposed_by": proposed_by, "hyperparameters": values, "score": score, "seconds": 61.5}
+    if score is None:
+        own |= {"status": "FAILED", "best_epoch": None, "epochs": 1, "message": "ValueError: too big"}
+        return own | {"curves": {"val_accuracy": [0.5]}}
+    own |= {"status": "COMPLETED", "best_epoch": 2, "epochs": 3, "message": None}
+    return own | {"curves": {"val_accuracy": [score - 0.2, score, score - 0.1]}}
 
 
 RECORDS = [
@@ -59,13 +47,6 @@ RECORDS = [
 
 def points(collection):
     return np.asarray(collection.get_offsets()).tolist()
-
-
-def legend(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()]
-
-
-# --- A real search ----------------------------------------------------------------------------------------------------
 
 
 class TwoTrialsOnly(common.CNN):
@@ -80,9 +61,8 @@ class TwoTrialsOnly(common.CNN):
 
 def search(results_dir, script=RANDOM, *options):
     """Searches in a folder, or opens what is there, and reports it."""
-    args = Parser("").parse_args(
-        [*map(str, ("--max-trials", 3, "--workers", 1, "--batch-size", 32, "--results-dir", results_dir, *options))]
-    )
+    options = "--max-trials", 3, "--workers", 1, "--batch-size", 32, "--results-dir", results_dir, *options
+    args = Parser("").parse_args([*map(str, options)])
     args.initial_points = 4
     strategy = {RANDOM: RandomSearch, BAYESIAN: BayesianOptimization}[script]
     train, validation = common.load_train_data(1000)
@@ -98,17 +78,11 @@ def test_data():
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory):
-    """The results folder of a search with two completed trials and a failed one, which nobody changes."""
+def folder(tmp_path_factory):
+    """The folder of a search with two completed trials and a failed one, which nobody changes."""
     results_dir = tmp_path_factory.mktemp("searched")
     search(results_dir)
-    return results_dir
-
-
-@pytest.fixture(scope="module")
-def folder(searched):
-    """The folder of that search."""
-    return searched / FOLDERS[RANDOM]
+    return results_dir / FOLDERS[RANDOM]
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +91,12 @@ def models(folder):
     return {name: keras.models.load_model(folder / f"{name}.keras") for name in ("best_model", "best_four")}
 
 
-def test_the_last_lines_are_the_result_and_every_file_is_written(searched, tmp_path, capsys):
-    shutil.copytree(searched, tmp_path / "copy")
-    folder = tmp_path / "copy" / FOLDERS[RANDOM]
+def test_the_last_lines_are_the_result_and_every_file_is_written(folder, tmp_path, capsys):
+    folder = shutil.copytree(folder, tmp_path / FOLDERS[RANDOM])
     for path in [*folder.glob("*.*")]:
         if path.name != "settings.json":
             path.unlink()
-    search(tmp_path / "copy")
+    search(tmp_path)
     output = capsys.readouterr().out
     stored = json.loads((folder / "summary.json").read_text())
     best, together = stored["best"], stored["best_four"]
@@ -134,21 +107,19 @@ def test_the_last_lines_are_the_result_and_every_file_is_written(searched, tmp_p
         rf"Test accuracy: {best['test_accuracy']:.4f}\n"
         rf"Best 2 together: test accuracy {together['test_accuracy']:.4f}, "
         rf"validation accuracy {together['val_accuracy']:.4f}\n"
-        rf"Total elapsed time: {tables.duration(stored['elapsed_seconds'])}\n",
+        rf"Total elapsed time: {duration(stored['elapsed_seconds'])}\n",
         output,
     )
     assert str(folder) in output
     assert "\x1b" not in output and "no ?[31mmore" in output
-    for name in PICTURES:
-        with Image.open(folder / f"{name}.png") as picture:
+    pictures = {"search.png", "confusion_matrix.png", "mistakes.png"}
+    for name in pictures:
+        with Image.open(folder / name) as picture:
             assert picture.width == 900 and np.ptp(np.asarray(picture)) == 255
-    made = {"settings.json", "summary.json", "trials.csv", "best_model.keras", "best_four.keras", "lock"}
-    trials = {path.name for path in folder.glob("trial_*")}
-    assert {path.name for path in folder.iterdir()} - trials - {f"{name}.png" for name in PICTURES} - {
-        "processes"
-    } == made
+    made = {"settings.json", "summary.json", "trials.csv", "best_model.keras", "best_four.keras", "lock", "processes"}
+    assert {path.name for path in folder.iterdir()} == made | pictures | {"trial_1", "trial_2", "trial_3"}
     assert not any((folder / "processes").iterdir())
-    assert len(trials) == 3 and [len([*path.iterdir()]) for path in folder.glob("trial_*")] == [2, 2, 2]
+    assert [len([*path.iterdir()]) for path in folder.glob("trial_*")] == [2, 2, 2]
 
 
 def test_summary_tells_how_the_result_came_about(folder, test_data, models):
@@ -170,7 +141,7 @@ def test_summary_tells_how_the_result_came_about(folder, test_data, models):
     assert failed["score"] is None and failed["message"] == "ValueError: no ?[31mmore"
     assert "Traceback" in next(folder.glob("trial_3/run_*/error.txt")).read_text()
     assert stored["settings"]["batch_size"] == 32 and stored["strategy"] == "random search"
-    assert stored["versions"]["keras"] == keras.__version__ and stored["hardware"]["cores"] >= 1
+    assert stored["versions"]["keras"] == keras.__version__ and re.match(r"\d+ CPU core|.*GPU", stored["hardware"])
 
 
 def test_best_four_is_the_mean_of_the_best_trials_probabilities(folder, test_data, models):
@@ -189,12 +160,10 @@ def test_best_four_is_the_mean_of_the_best_trials_probabilities(folder, test_dat
 def test_a_model_works_in_a_process_without_this_project(folder, test_data, tmp_path):
     np.savez(tmp_path / "test.npz", images=test_data[0], labels=test_data[1].argmax(1))
     code = (
-        "import sys, keras, numpy as np\n"
-        "data = np.load(sys.argv[1])\n"
-        "for path in sys.argv[2:]:\n"
-        "    model = keras.models.load_model(path)\n"
-        "    for dtype in 'uint8', 'float32':\n"
-        "        print((model.predict(data['images'].astype(dtype), verbose=0).argmax(1) == data['labels']).mean())"
+        "import sys, keras, numpy as np\ndata = np.load(sys.argv[1])\nfor path in sys.argv[2:]:\n"
+        "    for images in data['images'], data['images'].astype('float32'):\n"
+        "        predicted = keras.models.load_model(path).predict(images, verbose=0).argmax(1)\n"
+        "        print((predicted == data['labels']).mean())"
     )
     paths = folder / "best_model.keras", folder / "best_four.keras"
     command = [sys.executable, "-I", "-c", code, tmp_path / "test.npz", *paths]
@@ -206,121 +175,113 @@ def test_a_model_works_in_a_process_without_this_project(folder, test_data, tmp_
     assert "Warning" not in process.stderr
 
 
-def test_both_strategies_are_shown_side_by_side_whichever_was_first(searched, tmp_path, capsys):
-    shutil.copytree(searched, tmp_path / "copy")
-    search(tmp_path / "copy", BAYESIAN, "--epochs", 5)
-    tables_shown = [capsys.readouterr().out]
-    (tmp_path / "copy" / "comparison.png").unlink()
-    search(tmp_path / "copy")
-    tables_shown.append(capsys.readouterr().out)
-    assert (tmp_path / "copy" / "comparison.png").exists()
-    found = [output[output.index(" random search ") :].splitlines()[:11] for output in tables_shown]
+def test_both_strategies_are_shown_side_by_side_whichever_was_first(folder, tmp_path, capsys):
+    shutil.copytree(folder, tmp_path / FOLDERS[RANDOM])
+    search(tmp_path, BAYESIAN, "--epochs", 5)
+    outputs = [capsys.readouterr().out]
+    (tmp_path / "comparison.png").unlink()
+    search(tmp_path)
+    outputs.append(capsys.readouterr().out)
+    assert (tmp_path / "comparison.png").exists()
+    found = [output[output.index(" random search ") :].splitlines()[:11] for output in outputs]
     assert found[0] == found[1]
     cells = {line.split("  ")[0].strip(): re.split("  +", line)[1:] for line in found[0]}
-    summaries = [json.loads((tmp_path / "copy" / name / "summary.json").read_text()) for name in FOLDERS.values()]
+    summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in FOLDERS.values()]
     best = [each["best"] for each in summaries]
     assert found[0][0].split() == ["random", "search", "Bayesian", "optimization"]
     for name in "val_accuracy", "test_accuracy":
         for key in "best", "best_four":
-            row = f"{key.replace('_', ' ')}: {tables.spelled(name)}"
+            row = f"{key.replace('_', ' ')}: {spelled(name)}"
             assert cells[row] == [f"{each[key][name]:.4f}" for each in summaries]
-    assert cells["best: learning rate"] == [f"{each['hyperparameters']['learning_rate']:.3g}" for each in best]
-    assert cells["elapsed time"] == [tables.duration(each["elapsed_seconds"]) for each in summaries]
-    assert all("The settings differ: epochs (30, 5)\n" in output for output in tables_shown)
+    assert cells["best: learning rate"] == [f"{each['hyperparameters']['learning_rate']:.4g}" for each in best]
+    assert cells["elapsed time"] == [duration(each["elapsed_seconds"]) for each in summaries]
+    assert all("The settings differ: epochs (30, 5)\n" in output for output in outputs)
 
 
-@pytest.mark.parametrize("other", [
-    None, b"", b"[]", b"\xff\x00", lambda summary: {name: summary[name] for name in summary if name != "objective"},
-    lambda summary: summary | {"objective": {"name": "val_loss", "direction": "min"}},
-    lambda summary: summary | {"settings": {"search space of units": "Int(64, 1024)"}},
-], ids=["none", "empty", "a list", "no text", "of another version", "objective", "space"])  # fmt: skip
-def test_a_damaged_summary_or_one_of_another_problem_is_not_compared(folder, tmp_path, capsys, other):
+def test_a_damaged_summary_or_one_of_another_problem_is_not_compared(folder, tmp_path, capsys):
     mine = json.loads((folder / "summary.json").read_text())
-    (tmp_path / "other").mkdir()
-    if isinstance(other, bytes):
-        (tmp_path / "other" / "summary.json").write_bytes(other)
-    elif other:
-        write_json(tmp_path / "other" / "summary.json", other(mine | {"strategy": "Bayesian optimization"}))
-    tables.print_comparison(tmp_path / "mine", mine)
-    assert capsys.readouterr().out == ""
-
-
-# --- Tables -----------------------------------------------------------------------------------------------------------
+    theirs = mine | {"strategy": "Bayesian optimization"}
+    older = {name: theirs[name] for name in theirs if name != "objective"}
+    other_space = theirs | {"settings": {"search space of units": "Int(64, 1024)"}}
+    others = older, other_space, theirs | {"objective": {"name": "val_loss", "direction": "min"}}
+    contents = [b"", b"[]", b"\xff\x00", *(json.dumps(each).encode() for each in others)]
+    for number, content in enumerate(contents):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "summary.json").write_bytes(content)
+    assert compare(tmp_path / "mine", mine) == {mine["strategy"]: mine} and capsys.readouterr().out == ""
+    (tmp_path / "0" / "summary.json").write_text(json.dumps(theirs))
+    assert compare(tmp_path / "mine", mine).keys() == {mine["strategy"], theirs["strategy"]}
 
 
 def test_csv_holds_every_trial_with_all_digits(tmp_path):
-    tables.write_csv(tmp_path / "trials.csv", RECORDS)
+    write_csv(tmp_path / "trials.csv", RECORDS)
     with open(tmp_path / "trials.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row, stored in zip(rows, RECORDS, strict=True):
-        values = stored | stored["hyperparameters"]
-        del values["curves"], values["hyperparameters"]
-        assert row == {name: "" if value is None else str(value) for name, value in values.items()}
+        for row, stored in zip(csv.DictReader(file), RECORDS, strict=True):
+            values = stored | stored["hyperparameters"]
+            del values["curves"], values["hyperparameters"]
+            assert row == {name: "" if value is None else str(value) for name, value in values.items()}
+
+
+def test_what_mattered_most_is_named_only_where_it_can_be_told_from_chance(capsys):
+    drawn = [{hp.name: hp.random_sample(seed) for hp in HP.space} for seed in range(40)]
+    scores = {"units": [each["units"] / 600 for each in drawn], "cannot be told": np.random.default_rng(1).random(40)}
+    for told, each in scores.items():
+        records = [{"hyperparameters": values, "score": score} for values, score in zip(drawn, each)]
+        found = importance(
+            [{"trials": records[:20]}, {"trials": [*records[20:], records[0] | {"score": None}]}], HP.space
+        )
+        line = capsys.readouterr().out
+        assert re.match(rf"What mattered most: {told}\b.*, from 40 trials \(p = {found['p']:.3f}\)\n$", line), line
+        assert found["trials"] == 40 and (found["p"] <= 0.05) == (told == "units")
+    assert importance([{"trials": records[:4]}], HP.space) == {}  # too few
 
 
 def test_total_elapsed_time_is_how_long_at_least_one_trial_ran():
     intervals = [(10, 20), (15, 30), (16, 18), (40, 45), (45, 50)]
-    trials = [types.SimpleNamespace(started=start, ended=end) for start, end in reversed(intervals)]
-    assert elapsed_seconds(trials) == 20 + 10
+    records = [{"started": start, "seconds": end - start} for start, end in reversed(intervals)]
+    assert elapsed_seconds(records) == 20 + 10
 
 
-# --- Pictures ---------------------------------------------------------------------------------------------------------
-
-
-def test_progress_shows_each_trial_and_the_best_so_far():
-    figure = figures.progress({"best so far": RECORDS}, MAX)
-    (ax,) = figure.axes
-    (best,) = ax.lines
-    random, surrogate = ax.collections
-    assert_allclose(best.get_ydata(), [0.81, 0.93, 0.93, 0.93, 0.94])
-    assert points(random) == [[1, 0.81], [2, 0.93]]
-    assert points(surrogate) == [[4, 0.92], [5, 0.94]]
-    assert ax.get_ylim()[0] > 0.7
+def test_a_search_s_picture_shows_each_score_by_number_and_hyperparameter_the_best_so_far_and_learning_curves():
+    figure = figures.search(RECORDS, RECORDS[4], MAX, HP.space)
+    axes = {ax.get_xlabel(): ax for ax in figure.axes}
+    assert list(axes) == ["trial", "units", "dropout", "learning rate", "optimizer", "epoch"]
+    assert figure.get_supylabel() == "validation accuracy"
+    names = {"trial": None} | {hp.name.replace("_", " "): hp.name for hp in HP.space}
+    for label, name in names.items():
+        x = [each["hyperparameters"][name] if name else each["trial"] for each in RECORDS]
+        if name == "optimizer":  # a category's number is the order in which it came
+            x = [["adam", "rmsprop"].index(value) for value in x]
+        random, surrogate, ring = axes[label].collections
+        assert points(random) == [[x[0], 0.81], [x[1], 0.93]]
+        assert points(surrogate) == [[x[3], 0.92], [x[4], 0.94]]
+        assert points(ring) == [[x[4], 0.94]]
+    assert [ax.get_xscale() == "log" for ax in axes.values()] == [False, False, False, True, False, False]
+    assert [text.get_text() for text in axes["optimizer"].get_xticklabels()] == ["adam", "rmsprop"]
+    assert axes["trial"].get_ylim()[0] > 0.7
     assert random.get_facecolor().tolist() != surrogate.get_facecolor().tolist()
     assert random.get_paths()[0].vertices.shape != surrogate.get_paths()[0].vertices.shape  # markers
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("trial", "validation accuracy")
-    assert legend(figure)[0] == "best so far" and len(legend(figure)) >= 3
 
-
-def test_a_failed_first_trial_leaves_a_gap_in_the_best_so_far_and_a_loss_s_best_is_the_lowest():
-    lines = figures.progress({"best so far": [record(1, None), *RECORDS[1:]]}, MAX).axes[0].lines
-    assert_allclose(lines[0].get_ydata(), [np.nan, 0.93, 0.93, 0.93, 0.94])
+    trial, *_, epoch = figure.axes
+    assert_allclose(trial.lines[0].get_ydata(), [0.81, 0.93, 0.93, 0.93, 0.94])
+    for line, stored in zip(epoch.lines, RECORDS, strict=True):
+        assert_allclose(line.get_ydata(), stored["curves"]["val_accuracy"])
+        assert line.get_xdata()[0] == 1
+    assert epoch.lines[4].get_linewidth() > 2 * epoch.lines[0].get_linewidth()
+    failed_first = [record(1, None), *RECORDS[1:]]  # leaves a gap
+    (line,) = figures.search(failed_first, RECORDS[4], MAX, HP.space).axes[0].lines
+    assert_allclose(line.get_ydata(), [np.nan, 0.93, 0.93, 0.93, 0.94])
     losses = [record(trial, loss) for trial, loss in ((1, 0.5), (2, 0.7), (3, 0.4))]
-    assert_allclose(figures.progress({"best so far": losses}, MIN).axes[0].lines[0].get_ydata(), [0.5, 0.5, 0.4])
+    (line,) = figures.search(losses, losses[2], MIN, HP.space).axes[0].lines
+    assert_allclose(line.get_ydata(), [0.5, 0.5, 0.4])
 
 
 def test_the_comparison_draws_both_searches_best_so_far():
     trials = {"random search": [0.9, 0.8, 0.93], "Bayesian optimization": [0.9, 0.92]}
     searches = {name: [record(i, score) for i, score in enumerate(scores, 1)] for name, scores in trials.items()}
-    figure = figures.progress(searches, MAX)
-    random, bayesian = figure.axes[0].lines
-    assert_allclose(random.get_ydata(), [0.9, 0.9, 0.93])
-    assert_allclose(bayesian.get_ydata(), [0.9, 0.92])
-    assert legend(figure) == list(trials)
-
-
-def test_hyperparameters_are_drawn_one_by_one_with_a_ring_around_the_best():
-    axes = figures.hyperparameters(RECORDS, RECORDS[4], MAX, HP.space).axes
-    for ax, name in zip(axes, ("units", "dropout", "learning_rate", "optimizer"), strict=True):
-        values = [each["hyperparameters"][name] for each in RECORDS]
-        if name == "optimizer":
-            values = ["rmsprop", "adam"].index(values[1]), None, None, None, 1
-            values = (1 - values[0], 0, None, 0, 1) if points(ax.collections[0])[0][0] else (0, 1, None, 1, 0)
-        assert points(ax.collections[0]) == [[values[0], 0.81], [values[1], 0.93]]
-        assert points(ax.collections[1]) == [[values[3], 0.92], [values[4], 0.94]]
-        assert points(ax.collections[2]) == [[values[4], 0.94]]
-    assert [ax.get_xscale() for ax in axes] == ["linear", "linear", "log", "linear"]
-    assert [ax.get_xlabel() for ax in axes] == ["units", "dropout", "learning rate", "optimizer"]
-
-
-def test_learning_curves_make_the_best_trial_stand_out():
-    figure = figures.learning_curves(RECORDS, RECORDS[4], MAX)
-    lines = figure.axes[0].lines
-    for line, stored in zip(lines, RECORDS, strict=True):
-        assert_allclose(line.get_ydata(), stored["curves"]["val_accuracy"])
-        assert line.get_xdata()[0] == 1
-    assert lines[4].get_linewidth() > 2 * lines[0].get_linewidth() and lines[4].get_markevery() == [1]
-    assert "trial 5, the best" in legend(figure)[-1]
+    (ax,) = figures.comparison(searches, MAX).axes
+    assert [list(line.get_ydata()) for line in ax.lines] == [[0.9, 0.9, 0.93], [0.9, 0.92]]
+    assert [line.get_label() for line in ax.lines] == list(trials) and "validation accuracy" in ax.get_ylabel()
 
 
 @pytest.mark.parametrize("targets, outputs", [
@@ -335,20 +296,15 @@ def test_classes_are_read_from_whatever_a_classifier_has(targets, outputs):
     assert_allclose(probabilities, [[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
 
 
-@pytest.fixture
-def predictions(test_data):
-    """The labels of 1,000 test images and probabilities that are wrong about images 0 to 29, the later the surer."""
-    labels = test_data[1].argmax(1)
-    predicted = np.where(np.arange(1000) < 30, (labels + 1) % 10, labels)
-    confidence = 0.6 + np.arange(1000) / 3000
+def test_an_image_classifier_s_errors_are_counted_by_classes_and_the_25_surest_are_shown(test_data, capsys):
+    """Probabilities that are wrong about images 0 to 29 of 1,000, the later the surer."""
+    images, labels, names, numbers = test_data[0], test_data[1].argmax(1), common.CLASS_NAMES, np.arange(1000)
+    taken, confidence = np.where(numbers < 30, (labels + 1) % 10, labels), 0.6 + numbers / 3000
     probabilities = np.repeat((1 - confidence[:, None]) / 9, 10, axis=1)
-    probabilities[np.arange(1000), predicted] = confidence
-    return labels, probabilities
-
-
-def test_confusion_matrix_counts_every_image(predictions):
-    labels, probabilities = predictions
-    (ax,) = figures.confusion_matrix(labels, probabilities, common.CLASS_NAMES).axes
+    probabilities[numbers, taken] = confidence
+    model = types.SimpleNamespace(predict=lambda images, **options: probabilities)
+    pictures = figures.errors(model, test_data, 32, names)
+    (ax,) = pictures["confusion_matrix"].axes
     counts = np.zeros((10, 10), int)
     for count in ax.texts:
         predicted, true = count.get_position()
@@ -357,18 +313,15 @@ def test_confusion_matrix_counts_every_image(predictions):
     for true in range(10):
         assert counts[true, true] == (labels[30:] == true).sum()
         assert counts[true, (true + 1) % 10] == (labels[:30] == true).sum()
-    for axis in ax.get_xticklabels(), ax.get_yticklabels():
-        assert [label.get_text() for label in axis] == list(common.CLASS_NAMES)
+    recalls = np.diagonal(counts) / counts.sum(axis=1)
+    rows = [f"{name}  {recall:.1%}" for name, recall in zip(names, recalls)]
+    assert [label.get_text() for label in ax.get_yticklabels()] == rows
+    assert [label.get_text() for label in ax.get_xticklabels()] == list(names)
     assert ax.get_xlabel().startswith("predicted") and ax.get_ylabel().startswith("true")
+    assert capsys.readouterr().out == f"Worst class: {names[recalls.argmin()]}, recall {recalls.min():.3f}\n"
 
-
-def test_mistakes_are_the_25_surest_with_truth_prediction_and_confidence(predictions, test_data):
-    labels, probabilities = predictions
-    axes = figures.mistakes(test_data[0], labels, probabilities, common.CLASS_NAMES).axes
-    assert len(axes) == 25
-    for ax, i in zip(axes, range(29, 4, -1), strict=True):
-        assert (ax.images[0].get_array() == test_data[0][i]).all()
-        true, predicted = common.CLASS_NAMES[labels[i]], common.CLASS_NAMES[(labels[i] + 1) % 10]
-        assert ax.get_title() == f"{true}\n→ {predicted}\n{probabilities[i].max():.1%}"
-    axes = figures.mistakes(test_data[0][27:], labels[27:], probabilities[27:], common.CLASS_NAMES).axes
+    for ax, i in zip(pictures["mistakes"].axes, range(29, 4, -1), strict=True):
+        assert (ax.images[0].get_array() == images[i]).all()
+        assert ax.get_title() == f"{names[labels[i]]}\n→ {names[taken[i]]}\n{confidence[i]:.1%}"
+    axes = figures.mistakes(images[27:], labels[27:], probabilities[27:], names).axes  # three are wrong
     assert [len(ax.images) for ax in axes] == [1] * 3 + [0] * 22

@@ -14,15 +14,13 @@ import sys
 import time
 
 from tuning import environment  # isort: skip (first: it sets up TensorFlow)
+from conftest import BAYESIAN, DIGITS, FOLDERS, ONE_CORE, RANDOM, ROOT, SMALL, TRIALS  # isort: skip
 
-import common
 import keras_tuner as kt
 import pytest
-from conftest import (
-    BAYESIAN, DIGITS, FOLDERS, RANDOM, ROOT, SMALL, TRIALS, assert_one_line, outcome, result, trial_rows, trials,
-    wait_until,
-)  # fmt: skip
-from machine import at_work
+from conftest import assert_one_line, outcome, result, trial_rows, trials, wait_until
+
+import common
 from tuning import folder, oracle, proposals
 from tuning.command_line import Parser
 from tuning.tuner import BayesianOptimization, RandomSearch
@@ -30,12 +28,10 @@ from tuning.tuner import BayesianOptimization, RandomSearch
 DAMAGE = {
     "emptied": lambda content: b"",
     "half": lambda content: content[: len(content) // 2],
-    "all but one byte": lambda content: content[:-1],
     "garbage": lambda content: random.Random(0).randbytes(len(content)),
     "other names": lambda content: content.replace(b'": ', b'_": ').replace(b"layers", b"nobody"),
     "an object": lambda content: b"{}",
 }
-damages = pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 both = pytest.mark.parametrize("script", FOLDERS)
 
 
@@ -95,20 +91,18 @@ def replay(searched, reference):
     return [*found]
 
 
+LOST = [*((damage, 3, []) for damage in DAMAGE), ("half", 1, [2, 5]), ("half", 6, range(1, 6))]
+
+
 @both
-@damages
-@pytest.mark.parametrize("damaged, lost", [(3, []), (1, [2, 5]), (6, range(1, 6))])
-def test_trials_that_are_damaged_or_lost_are_trained_again_as_they_were(
-    script, damage, damaged, lost, finished, open_tuner, capsys
-):
+@pytest.mark.parametrize("damage, damaged, lost", LOST)
+def test_damaged_and_lost_trials_come_again_as_they_were(script, damage, damaged, lost, finished, open_tuner, capsys):
     project = finished(script)
-    reference, paths = (
-        trials(project),
-        {number: project / f"trial_{number}" / "trial.json" for number in (damaged, *lost)},
-    )
-    for path in paths.values():
-        path.unlink() if path != paths[damaged] else spoil(path, damage)
-    assert replay(open_tuner(script, project.parent).oracle, reference) == sorted(paths)
+    reference = trials(project)
+    spoil(project / f"trial_{damaged}" / "trial.json", DAMAGE[damage])
+    for number in lost:
+        (project / f"trial_{number}" / "trial.json").unlink()
+    assert replay(open_tuner(script, project.parent).oracle, reference) == sorted([damaged, *lost])
     told = re.findall(f"^{project}/trial_.* is damaged, so trial (.) is trained again$", capsys.readouterr().out, re.M)
     assert told == [str(damaged)] and trials(project) == reference
 
@@ -124,7 +118,7 @@ def test_more_trials_are_added_as_if_there_had_been_as_many_from_the_start(scrip
     assert trials(project) == trials(tmp_path / "at_once" / FOLDERS[script])
 
 
-@damages
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_trials_with_damaged_settings_are_refused_and_not_touched(damage, finished, open_tuner, capsys):
     project = finished(RANDOM)
     spoil(project / "settings.json", damage)
@@ -147,9 +141,7 @@ def test_each_damaged_checkpoint_of_the_best_trials_is_told_and_trained_again(fi
     paths[missing].unlink()
     process = run(RANDOM, *SMALL)
     assert (process.returncode, process.stderr) == (0, "")
-    told = re.findall(
-        r"/trial_(\d): its checkpoint is missing or damaged, so trial \1 is trained again", process.stdout
-    )
+    told = re.findall(r"/trial_(\d): its checkpoint is missing or damaged, so trial \1 is trained", process.stdout)
     assert {*map(int, told)} == {*map(int, re.findall(r"Trial (\d), epoch", process.stdout))} == {damaged, missing}
     assert outcome(project) == outcome(stored(RANDOM)) and checkpoints(project).keys() == paths.keys()
 
@@ -173,17 +165,6 @@ def refused(open_tuner, script, project, capsys, *parts, options=(), **arguments
     assert_one_line(capsys.readouterr().err, str(project), ways_out, *parts)
 
 
-OPTIONS = {"epochs": 3, "batch-size": 64, "patience": 4, "seed": 2, "train-images": 401, "initial-points": 3}
-
-
-@pytest.mark.parametrize("name, now", [*OPTIONS.items(), ("precision", "mixed_float16")])
-def test_a_changed_option_is_refused_with_both_values_and_both_ways_out(name, now, finished, open_tuner, capsys):
-    project = finished(BAYESIAN)
-    was = json.loads((project / "settings.json").read_text())["settings"][name.replace("-", "_")]
-    text = f"({name.replace('-', '_')} was {was}, now {now})"
-    refused(open_tuner, BAYESIAN, project, capsys, text, options=(f"--{name}", now))
-
-
 def changed(before=lambda hp: None, after=lambda model: None):
     """The CNN with something done before it is built and after."""
 
@@ -196,25 +177,27 @@ def changed(before=lambda hp: None, after=lambda model: None):
     return build
 
 
-CHANGES = {
+OPTIONS = {"epochs": 3, "batch-size": 64, "patience": 4, "seed": 2, "train-images": 401, "initial-points": 3}
+CHANGES = {f"{name.replace('-', '_')} was ": {"options": (f"--{name}", now)} for name, now in OPTIONS.items()} | {
+    "precision was ": {"options": ("--precision", "mixed_float16")},
     "search space of units was ": {"hypermodel": changed(lambda hp: hp.Int("units", 64, 256, step=32))},
-    "search space of more was None, now ": {"hypermodel": changed(lambda hp: hp.Boolean("more"))},
+    "search space of more was None, ": {"hypermodel": changed(lambda hp: hp.Boolean("more"))},
     "network was ": {"hypermodel": changed(after=lambda model: model.add(environment.keras.layers.ReLU()))},
     "objective was ": {"objective": kt.Objective("val_accuracy", "min")},
 }
 
 
 @pytest.mark.parametrize("text", CHANGES)
-def test_a_changed_problem_is_refused_and_the_same_one_in_other_words_is_not(text, finished, open_tuner, capsys):
-    project = finished(RANDOM)
-    refused(open_tuner, RANDOM, project, capsys, text, **CHANGES[text])
-    assert len(open_tuner(RANDOM, project.parent, hypermodel=changed()).oracle.trials) == TRIALS
+def test_a_changed_setting_is_refused_with_both_values_and_both_ways_out(text, finished, open_tuner, capsys):
+    _, now = CHANGES[text].get("options", ("", ""))
+    refused(open_tuner, BAYESIAN, finished(BAYESIAN), capsys, f"({text}", f", now {now}", **CHANGES[text])
 
 
-def test_other_versions_are_refused_only_while_trials_are_missing(finished, open_tuner, capsys, monkeypatch):
+def test_versions_count_only_while_trials_are_missing_and_words_never(finished, open_tuner, capsys, monkeypatch):
     project = finished(RANDOM)
     monkeypatch.setattr(environment, "versions", lambda: {"tensorflow": "1.0"})
-    assert open_tuner(RANDOM, project.parent).oracle.create_trial("tuner0").status == "STOPPED"
+    tuner = open_tuner(RANDOM, project.parent, hypermodel=changed())  # the same problem in other words
+    assert tuner.oracle.create_trial("tuner0").status == "STOPPED"
     shutil.rmtree(project / "trial_2")
     tuner, before = open_tuner(RANDOM, project.parent), files(project)
     with pytest.raises(SystemExit, match="2"):
@@ -223,12 +206,9 @@ def test_other_versions_are_refused_only_while_trials_are_missing(finished, open
     assert files(project) == before
 
 
-TRIAL = {"trial_0/trial.json": '{"trial_id": "0", "status": "COMPLETED"}'}
 LEFT = {
-    "the first version": TRIAL | {"settings.json": '{"epochs": 30, "seed": 1, "network": "ca4df593"}'},
-    "the second version": TRIAL | {"settings.json": '{"settings": {"epochs": 2}, "checksum": "12345678"}'},
-    "one that lost its settings": TRIAL,
-    "KerasTuner": TRIAL | {"oracle.json": "{}", "tuner0.json": "{}"},
+    "an earlier version": {"settings.json": '{"settings": {"epochs": 2}, "checksum": "12345678"}'},
+    "one that lost its settings": {"trial_1/trial.json": '{"trial_id": "1", "status": "COMPLETED"}'},
     "KerasTuner before its first trial": {"oracle.json": "{}", "tuner0.json": "{}"},
 }
 
@@ -244,26 +224,25 @@ def test_a_search_of_another_program_is_refused_until_it_is_overwritten(who, tmp
     assert [*files(project)] == [project / "settings.json"]
 
 
-def test_an_interrupted_search_goes_on_and_ends_as_if_it_had_not_been(start, run, stored, tmp_path):
+def test_interrupted_on_one_core_a_search_has_the_digits_of_undisturbed_processes(start, run, stored, tmp_path):
     project, before = tmp_path / "keras_tuner_results" / FOLDERS[BAYESIAN], {}
-    for number, ended in {signal.SIGINT: 1, signal.SIGKILL: 3, signal.SIGTERM: TRIALS}.items():
-        process = start(BAYESIAN, *SMALL, start_new_session=True)
+    for number, ended in {signal.SIGINT: 2, signal.SIGKILL: TRIALS}.items():  # it trains, it reports
+        process = start(BAYESIAN, *SMALL, **ONE_CORE)
         wait_until(lambda: len(trials(project)) >= ended)
-        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-        process.communicate(timeout=100)
-        wait_until(lambda: not at_work(BAYESIAN))
-        assert before.items() <= trials(project).items()
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=100)
+        assert ", 1 trial at a time\n" in output and before.items() <= trials(project).items()
         before = trials(project)
-    assert run(BAYESIAN, *SMALL).returncode == 0
+    assert run(BAYESIAN, *SMALL, **ONE_CORE).returncode == 0
     assert outcome(project) == outcome(stored(BAYESIAN))
 
 
 def search(path, overwrite=False):
     """Searches for four trials, and trains nothing."""
-    with folder.Folder(path, overwrite) as shared:
-        shared.settle({}, {}, environment.versions())
-        options = {"objective": kt.Objective("loss", "min"), "max_trials": 4, "seed": 1}
-        searched = oracle.FolderOracle(shared, proposals.propose_random, False, hyperparameters=space("a b"), **options)
+    options = {"objective": kt.Objective("loss", "min"), "max_trials": 4, "seed": 1, "hyperparameters": space("a b")}
+    searched = oracle.FolderOracle(proposals.propose_random, False, **options)
+    with folder.Folder(path, overwrite, {}, {}, environment.versions()) as shared:
+        searched.join(shared, 1)
         end_all_trials(searched, lambda values: values["a"])
 
 
@@ -303,16 +282,24 @@ def test_a_kill_before_any_change_of_a_file_neither_loses_nor_changes_a_trial(ov
     assert step > 30
 
 
-def test_overwrite_is_refused_while_another_process_lives_in_whatever_phase(start, tmp_path, run):
+def test_a_file_system_that_does_not_know_fsync_is_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda file: os.stat(""))  # raises an OSError
+    search(tmp_path / "search")
+    assert len(trials(tmp_path / "search")) == 4
+
+
+def test_overwrite_is_refused_while_another_process_lives_in_whatever_phase(start, tmp_path, monkeypatch, capsys):
     process = start(DIGITS, "--epochs", "30", "--max-trials", "2", "--workers", "1")
     project = tmp_path / "keras_tuner_results" / "digits"
     for phase in ("trial_1/run_*/epochs.jsonl", "trial_2/run_*/epochs.jsonl", "best_model.keras"):
         wait_until(lambda: any(project.glob(phase)))
         process.send_signal(signal.SIGSTOP)
         before = files(project)
-        again = run(DIGITS, "--epochs", "30", "--max-trials", "2", "--overwrite")
-        assert again.returncode == 2 and files(project) == before
-        assert_one_line(again.stderr, f"process {process.pid}", "another --results-dir")
+        monkeypatch.setattr("tuning.folder.STARTED", time.time())  # after the search was made
+        with pytest.raises(SystemExit, match="2"):
+            folder.Folder(project, True, {}, {}, environment.versions())
+        assert_one_line(capsys.readouterr().err, f"process {process.pid}", "another --results-dir")
+        assert files(project) == before
         process.send_signal(signal.SIGCONT)
     assert process.communicate(timeout=100)[1] == "" and process.returncode == 0
 
@@ -328,12 +315,11 @@ def test_overwrite_empties_a_link_s_target_and_the_link_stays(finished, open_tun
     assert (elsewhere / "trial_1" / "trial.json").exists()
 
 
-def test_of_two_simultaneous_starts_with_overwrite_one_empties_the_folder_and_the_other_one_joins(run, start, tmp_path):
-    options = ("--epochs", "2", "--max-trials", "4", "--workers", "1")
-    assert run(DIGITS, *options).returncode == 0
-    project, started = tmp_path / "keras_tuner_results" / "digits", time.time()
+def test_of_two_simultaneous_starts_with_overwrite_one_empties_and_one_joins(finished, start):
+    project, started = finished(RANDOM), time.time()
     (project / "trial_1" / "trial.json").unlink()
-    processes = [start(DIGITS, *options, "--seed", "2", "--overwrite") for _ in range(2)]
+    options = (*SMALL, "--max-trials", "4", "--workers", "1", "--seed", "2", "--overwrite")
+    processes = [start(RANDOM, *options) for _ in range(2)]
     outputs = [process.communicate(timeout=200)[0] for process in processes]
     assert result(outputs[0]) == result(outputs[1])
     states = [json.loads(path.read_text()) for path in project.glob("trial_*/trial.json")]
@@ -341,20 +327,16 @@ def test_of_two_simultaneous_starts_with_overwrite_one_empties_the_folder_and_th
     assert len({state["process"] for state in states}) == 2
 
 
-@pytest.mark.parametrize("seed, number", itertools.product(range(1, 4), (1, 2, 30)))
-def test_a_value_depends_neither_on_the_order_of_the_space_nor_on_what_else_is_in_it(seed, number):
-    values = proposals.propose_random(space("rate noise width"), seed, number, [], [])
-    assert values == proposals.propose_random(space("width rate noise"), seed, number, [], [])
-    assert values.items() < proposals.propose_random(space("other width rate noise"), seed, number, [], []).items()
+def test_a_value_depends_neither_on_the_order_of_the_space_nor_on_what_else_is_in_it():
+    for place in itertools.product(range(1, 4), (1, 2, 30)):  # the seed and the trial's number
+        values = proposals.propose_random(space("rate noise width"), *place, [], [])
+        assert values == proposals.propose_random(space("width rate noise"), *place, [], [])
+        assert values.items() < proposals.propose_random(space("other width rate noise"), *place, [], []).items()
 
 
-@both
-def test_searches_with_other_seeds_share_no_trial(script, tmp_path, open_tuner):
-    everything = []
-    for seed in range(1, 6):
-        tuner = open_tuner(script, tmp_path / str(seed), "--max-trials", 10, "--seed", seed)
-        everything += end_all_trials(tuner.oracle, lambda values: values["units"] / 1000).values()
-    assert len({json.dumps(values) for values in everything}) == 50
+def test_searches_with_other_seeds_share_no_trial():
+    places = itertools.product(range(1, 6), range(1, 11))  # seeds and the trials' numbers
+    assert len({str(proposals.propose_random(space("a b"), *place, [], [])) for place in places}) == 50
 
 
 @both

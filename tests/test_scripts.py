@@ -14,14 +14,11 @@ import subprocess
 import termios
 
 import pytest
-from conftest import (
-    DIGITS, FOLDERS, RANDOM, SMALL, TRIALS, assert_one_line, command, outcome, result,
-    trials, wait_until,
-)  # fmt: skip
-from machine import as_nobody, at_work
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from conftest import DIGITS, FOLDERS, RANDOM, SMALL, assert_one_line, command, outcome, result, trials, wait_until
+from machine import at_work
 
 both = pytest.mark.parametrize("script", FOLDERS)
+TRIALS = int(SMALL[-1])
 TINY = ("--epochs", "2", "--max-trials", "2", "--workers", "1")
 
 
@@ -38,9 +35,6 @@ def test_help_and_a_wrong_option_answer_before_anything_slow_is_imported(script,
 REFUSED = {
     "--max-trials=0": "--max-trials: must be a whole number of at least 1, not '0'",
     "--epochs=many": "--epochs: must be a whole number of at least 1, not 'many'",
-    "--results-dir=": "--results-dir: must not be empty",
-    "--results-dir=~no_such_user/x": "--results-dir: ",
-    f"--results-dir={os.fsdecode(bytes([233]))}": "--results-dir: ",  # no Unicode
     "--workers=-1": "--workers: must be a whole number of at least 0, not '-1'",
     "--train-images=48001": "--train-images: must be a whole number from 4 to 48000, not '48001'",
     "--seed=0": "--seed: must be a whole number from 1 to",
@@ -50,7 +44,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("option, named", REFUSED.items(), ids=map(ascii, REFUSED))
+@pytest.mark.parametrize("option, named", REFUSED.items(), ids=REFUSED)
 def test_a_wrong_option_is_named_in_one_line_with_status_2(option, named, run, tmp_path):
     process = run(RANDOM, option)
     assert (process.returncode, process.stdout) == (2, "") and not [*tmp_path.iterdir()]
@@ -58,21 +52,10 @@ def test_a_wrong_option_is_named_in_one_line_with_status_2(option, named, run, t
 
 
 @both
-def test_output_into_a_file_ends_with_the_result_and_has_no_noise_and_no_control_characters(reference, script):
+def test_output_into_a_file_has_each_epoch_s_and_trial_s_digits_and_the_result_and_no_noise(reference, stored, script):
     output = (reference(script) / "stdout.txt").read_text()
     assert (reference(script) / "stderr.txt").read_text() == "" and re.sub(r"[ -~\n]", "", output) == ""
-    assert re.search(
-        r"\n\nBest hyperparameters:\n  units: \d+\n  dropout: 0\.\d\n  learning_rate: 0\.\d+\n"
-        rf"  optimizer: (adam|rmsprop)\nBest validation accuracy: 0\.\d{{4}} \(trial \d of {TRIALS}\)\n"
-        r"Test accuracy: 0\.\d{4}\nBest 4 together: test accuracy 0\.\d{4}, validation accuracy 0\.\d{4}\n"
-        r"Total elapsed time: 0h \d\dm \d\ds\n",
-        output,
-    )
-
-
-@both
-def test_each_epoch_and_each_trial_has_a_line_with_its_digits(reference, stored, script):
-    output = (reference(script) / "stdout.txt").read_text()
+    assert re.search(r"\nTest accuracy: 0\.\d{4}\nBest 4 together: test accuracy 0\.\d{4}, ", result(output))
     assert re.match(r"\d+ CPU cores? \(.+\), (bfloat16|float32), \d trials? at a time\n|.*GPU", output)
     for trial in json.loads((stored(script) / "summary.json").read_text())["trials"]:
         number, accuracies = trial["trial"], trial["curves"]["val_accuracy"]
@@ -105,43 +88,31 @@ def test_a_terminal_shows_bars_and_no_lines_of_epochs_and_keeps_its_cursor(start
 
 def test_a_finished_search_prints_the_same_result_and_trains_nothing(finished, stored, reference, run):
     search = finished(RANDOM)
-    for options in (("--workers", "3"), ("--max-trials", "2")):  # fewer than are stored: all are shown
-        process = run(RANDOM, *SMALL, *options)
-        assert (process.returncode, process.stderr) == (0, "")
-        assert ", epoch" not in process.stdout and "at a time" not in process.stdout
-        assert result(process.stdout) == result((reference(RANDOM) / "stdout.txt").read_text())
-        assert ("more than --max-trials 2: all are shown" in process.stdout) == ("2" in options)
-        assert outcome(search) == outcome(stored(RANDOM))
+    process = run(RANDOM, *SMALL, "--workers", "3", "--max-trials", "2")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert ", epoch" not in process.stdout and "at a time" not in process.stdout
+    before = (reference(RANDOM) / "stdout.txt").read_text()
+    assert result(process.stdout) == result(before) and outcome(search) == outcome(stored(RANDOM))
+    told = f"{TRIALS} trials are stored, more than --max-trials 2: all are shown\n"
+    assert told in process.stdout and "are stored" not in before
 
 
-def test_no_workers_only_show_the_trials_those_that_run_and_those_that_were_interrupted(start, run, tmp_path):
-    options, search = ("--epochs", "500", "--max-trials", "4"), tmp_path / "keras_tuner_results" / "digits"
-    first, second = (start(DIGITS, *options, "--workers", "1") for _ in range(2))
-    wait_until(lambda: len([*search.glob("trial_*/run_*/epochs.jsonl")]) == 2)
-    second.send_signal(signal.SIGSTOP)  # or it would take the other one's trial over
-    states = [json.loads(path.read_text()) for path in search.glob("trial_*/trial.json")]
-    killed, = (state["trial_id"] for state in states if f" {first.pid}," in state["process"])  # fmt: skip
-    first.kill()
-    first.wait()
+def test_no_workers_only_show_the_trials_that_ended_and_those_that_run(start, run, tmp_path):
+    options, search = ("--epochs", "100000", "--max-trials", "4"), tmp_path / "keras_tuner_results" / "digits"
+    start(DIGITS, *options, "--workers", "1")
+    wait_until(lambda: any(search.glob("trial_1/run_*/epochs.jsonl")))
+    state = json.loads((search / "trial_1" / "trial.json").read_text())
+    interrupted = state | {"trial_id": "2", "process": "elsewhere, process 1, 12345678"}
+    for number, other in {2: interrupted, 3: state | {"trial_id": "3", "status": "COMPLETED", "score": 0.25}}.items():
+        (search / f"trial_{number}").mkdir()
+        (search / f"trial_{number}" / "trial.json").write_text(json.dumps(other))
     process = run(DIGITS, *options, "--workers", "0")
     assert (process.returncode, process.stderr) == (0, "")
-    for number in "12":
-        status = "interrupted" if number == killed else "running"
-        assert re.search(f"^{number} .*{status}", process.stdout, re.MULTILINE)
+    header, one, three = process.stdout.splitlines()
+    assert header.split("  ")[0] == "trial" and re.match("1 .* running ", one) and re.match("3 .* 0.2500 ", three)
 
 
-def test_tensorboard_gets_each_trial_s_learning_curves(run, tmp_path):
-    assert run(DIGITS, *TINY, "--tensorboard").returncode == 0
-    search = tmp_path / "keras_tuner_results" / "digits"
-    for number, (_, score) in trials(search).items():
-        path, = search.glob(f"tensorboard/{number}/**/validation/events*")  # fmt: skip
-        accumulator = EventAccumulator(str(path))
-        accumulator.Reload()
-        events = accumulator.Tensors("epoch_loss")
-        assert min(struct.unpack("f", event.tensor_proto.tensor_content)[0] for event in events) == pytest.approx(score)
-
-
-@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, -1)])
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_all_processes_of_a_search_in_one_line_and_keeps_what_has_ended(number, status, start, tmp_path):
     process = start(DIGITS, "--epochs", "5", "--max-trials", "100", "--workers", "2", start_new_session=True)
     search = tmp_path / "keras_tuner_results" / "digits"
@@ -171,15 +142,10 @@ def test_a_reader_that_goes_away_ends_the_search_in_one_line(tmp_path):
     assert_one_line(process.stderr, "nobody reads the output any more", "the same command goes on")
 
 
-def limit(size):
-    """Lets no file of a process grow beyond so many bytes, as a full disk does."""
-    return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))}
-
-
-@pytest.mark.parametrize("size", [300, 1500, 10_000])
+@pytest.mark.parametrize("size", [1500, 10_000])
 def test_a_full_disk_ends_the_search_in_one_line_and_fails_no_trial(size, run, tmp_path):
-    """The sizes are too small for settings.json, for a trial's file, and for a checkpoint, which HDF5 can't close."""
-    process = run(DIGITS, *TINY, **limit(size))
+    """The sizes are too small for a trial's file, and for a checkpoint, which HDF5 can't close."""
+    process = run(DIGITS, *TINY, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)))
     assert process.returncode == 1 and "failed" not in process.stdout
     assert_one_line(process.stderr, os.strerror(errno.EFBIG))
     search = tmp_path / "keras_tuner_results"
@@ -187,10 +153,8 @@ def test_a_full_disk_ends_the_search_in_one_line_and_fails_no_trial(size, run, t
     assert not any('"FAILED"' in path.read_text() for path in search.rglob("trial.json"))
 
 
-@pytest.mark.parametrize("folder, number", [("a_file", errno.ENOTDIR), ("/usr/share/results", errno.EACCES)])
-def test_a_folder_that_can_not_be_written_is_named_in_one_line(folder, number, tmp_path):
+def test_a_folder_that_can_not_be_written_is_named_in_one_line(run, tmp_path):
     (tmp_path / "a_file").touch()
-    script = [*(as_nobody() if number == errno.EACCES else ()), *command(DIGITS, "--results-dir", folder)]
-    process = subprocess.run(script, cwd="/" if number == errno.EACCES else tmp_path, capture_output=True, text=True)
+    process = run(DIGITS, "--results-dir", "a_file")
     assert process.returncode == 1 and process.stdout == ""
-    assert_one_line(process.stderr, os.strerror(number), folder)
+    assert_one_line(process.stderr, os.strerror(errno.ENOTDIR), "a_file")

@@ -56,7 +56,7 @@ with contextlib.suppress(RuntimeError):  # in a notebook in which TensorFlow has
 
 _all_reduce = keras.optimizers.Optimizer._all_reduce_sum_gradients
 # Private, and the only way: to sum the gradients of several devices, TensorFlow registers a function for good, and with
-# it the graph of each training: 16 MB a trial (benchmarks/variants.py memory). Without a strategy there is nothing to sum.
+# it the graph of each training: 16 MB a trial (variants.py memory). Without a strategy, there is nothing to sum.
 keras.optimizers.Optimizer._all_reduce_sum_gradients = lambda self, grads_and_vars: (
     _all_reduce(self, grads_and_vars) if tf.distribute.has_strategy() else grads_and_vars
 )
@@ -99,12 +99,14 @@ def hardware():
     return ", ".join(gpus) or f"{cores} CPU core{'s' * (cores > 1)} ({name})"
 
 
-def warn(precision):
-    """Says what is slow about the hardware and the precision."""
+def announce(precision, at_a_time):
+    """Says on what a search runs, and what is slow about it."""
     if not GPUS and shutil.which("nvidia-smi"):
         print("TensorFlow does not see this machine's NVIDIA GPU: pip install 'tensorflow[and-cuda]' brings CUDA")
     if precision == "mixed_bfloat16" and fastest_precision() == "float32":
         print("This search was started in bfloat16, which this processor computes in software, some ten times slower")
+    trials = f"{at_a_time} trial{'s' * (at_a_time > 1)} at a time"
+    print(f"{hardware()}, {precision.removeprefix('mixed_')}, {trials}")
 
 
 def versions():

@@ -31,8 +31,6 @@ class Tuner(kt.Tuner):
         options: those of kt.Oracle and kt.Tuner that the command line does not decide.
     """
 
-    strategy = waits = None  # its name; whether it needs the results of earlier trials
-
     def __init__(self, hypermodel, objective, name, args, **options):
         for option in options.keys() - ORACLE_OPTIONS - TUNER_OPTIONS:
             stop(f"{option}= can't be given to {type(self).__name__}: --help lists the options", status=2)
@@ -94,9 +92,7 @@ class Tuner(kt.Tuner):
         count = min(self.args.workers or environment.most_processes(), missing or 1)
         count = min(count, oracle.at_a_time) if oracle.waits else count
         if missing:
-            environment.warn(self.precision)
-            precision, trials = self.precision.removeprefix("mixed_"), f"{count} trial{'s' * (count > 1)}"
-            print(f"{environment.hardware()}, {precision}, {trials} at a time")
+            environment.announce(self.precision, count)
         self.progress = Progress(oracle, fit_kwargs.get("epochs"), count)
         alone = processes.IS_CHILD or "chief" in self.tuner_id or self._is_worker()
         with processes.started(0 if alone else count - 1), self.progress:
