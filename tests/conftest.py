@@ -25,6 +25,7 @@ FOLDERS = {RANDOM: "fashion_mnist_cnn_random_search", BAYESIAN: "fashion_mnist_c
 DIGITS = "tests/digits_tuning.py"  # the engine on another problem, with a smaller network
 TRIALS = 6  # Bayesian optimisation proposes two of them
 SMALL = ("--epochs", "2", "--train-images", "400", "--max-trials", str(TRIALS))
+QUICK = ("--epochs", "2", "--max-trials", "4")  # for the digits
 ONE_CORE = {"preexec_fn": lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})}
 
 

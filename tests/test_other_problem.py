@@ -220,7 +220,6 @@ CASES = {
     "regression": Case(network("mse", ["mae"], outputs=1, activation=None), objective=kt.Objective("val_mae", "min")),
     "several objectives": Case(objective=["val_loss", kt.Objective("val_accuracy", "max")], **bayesian),
     "labels one-hot": Case(network("categorical_crossentropy"), one_hot, classes=CLASSES),
-    "labels (n, 1)": Case(data=changed(targets=lambda y: y[:, None]), classes=CLASSES),
     "one sigmoid": Case(network("binary_crossentropy", outputs=1, activation="sigmoid"), **parity),
     "one logit": Case(network(logit(from_logits=True), outputs=1, activation=None), **parity),
     "logits": Case(network(logits(from_logits=True), activation=None), classes=CLASSES),

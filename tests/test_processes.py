@@ -12,12 +12,10 @@ from tuning import environment  # isort: skip (first: it sets up TensorFlow)
 import keras_tuner as kt
 import psutil
 import pytest
-from conftest import DIGITS, FOLDERS, ONE_CORE, RANDOM, SMALL, outcome, result, trials, wait_until
+from conftest import DIGITS, FOLDERS, ONE_CORE, QUICK, RANDOM, SMALL, outcome, result, trials, wait_until
 from machine import at_work
 
 from tuning import folder, oracle, proposals
-
-QUICK = ("--epochs", "2", "--max-trials", "5")
 
 
 def project(path, name="digits"):
@@ -60,7 +58,7 @@ def test_a_second_start_joins_and_three_processes_find_the_same_trials_to_the_di
 
 @pytest.mark.parametrize("number, strategy", [(signal.SIGKILL, ()), (signal.SIGHUP, ("--bayesian",))])
 def test_a_growing_space_has_one_process_digits_though_a_starter_dies(number, strategy, start, run, tmp_path):
-    options, search = (*QUICK, "--growing", *strategy), project(tmp_path)
+    options, search = (*QUICK, "--max-trials", "5", "--growing", *strategy), project(tmp_path)
     assert run(DIGITS, *options, "--results-dir", "one/keras_tuner_results", **ONE_CORE).returncode == 0
     undisturbed = outcome(project(tmp_path / "one"))
     assert any("units_2" in values for values, _ in undisturbed[0].values())

@@ -14,7 +14,7 @@ import sys
 import time
 
 from tuning import environment  # isort: skip (first: it sets up TensorFlow)
-from conftest import BAYESIAN, DIGITS, FOLDERS, ONE_CORE, RANDOM, ROOT, SMALL, TRIALS  # isort: skip
+from conftest import BAYESIAN, DIGITS, FOLDERS, ONE_CORE, QUICK, RANDOM, ROOT, SMALL, TRIALS  # isort: skip
 
 import keras_tuner as kt
 import pytest
@@ -315,11 +315,12 @@ def test_overwrite_empties_a_link_s_target_and_the_link_stays(finished, open_tun
     assert (elsewhere / "trial_1" / "trial.json").exists()
 
 
-def test_of_two_simultaneous_starts_with_overwrite_one_empties_and_one_joins(finished, start):
-    project, started = finished(RANDOM), time.time()
+def test_of_two_simultaneous_starts_with_overwrite_one_empties_and_one_joins(reference, start, tmp_path):
+    shutil.copytree(reference(DIGITS, *QUICK, "--workers", "2"), tmp_path, dirs_exist_ok=True)
+    project, started = tmp_path / "keras_tuner_results" / "digits", time.time()
     (project / "trial_1" / "trial.json").unlink()
-    options = (*SMALL, "--max-trials", "4", "--workers", "1", "--seed", "2", "--overwrite")
-    processes = [start(RANDOM, *options) for _ in range(2)]
+    options = (*QUICK, "--workers", "1", "--seed", "2", "--overwrite")
+    processes = [start(DIGITS, *options) for _ in range(2)]
     outputs = [process.communicate(timeout=200)[0] for process in processes]
     assert result(outputs[0]) == result(outputs[1])
     states = [json.loads(path.read_text()) for path in project.glob("trial_*/trial.json")]
