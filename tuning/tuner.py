@@ -10,7 +10,7 @@ from tuning import environment, processes, proposals
 from tuning.command_line import KEPT, one_line, stop
 from tuning.display import Progress, print_trials
 from tuning.environment import keras, kt, np, tf
-from tuning.folder import Folder, whole_file
+from tuning.folder import ME, Folder, whole_file
 from tuning.models import fingerprint
 from tuning.oracle import FolderOracle
 
@@ -43,6 +43,7 @@ class Tuner(kt.Tuner):
         path, versions = args.results_dir / name, environment.versions()
         # KerasTuner looks for files of its own where it is told to put them: there are none in this subfolder.
         super().__init__(self.shared_oracle, hypermodel, directory=path, project_name="processes", **options)
+        self.tuner_id += f", {ME}"  # two workers of KerasTuner's chief may have one name, and it counts names
 
         space = self.shared_oracle.get_space()
         model = self.hypermodel.build(space.copy())
