@@ -20,6 +20,7 @@ import psutil
 
 SCRIPTS = "random_search_tuning.py", "bayesian_tuning.py"
 OPTIONS = ("--epochs", "2", "--train-images", "400", "--max-trials", "6")
+NAMES = "first", "started", "joined"  # the processes of a search, as many as there are
 chance = random.Random(7)
 
 
@@ -55,10 +56,12 @@ def disturbed(script, folder, processes, kills):
         if not victims:
             return killed, {process.returncode for _, process in running}
         count = len(trials(folder))
-        kill_at = kill_at or (time.monotonic() + chance.uniform(0, 4) if after and count >= after[0] else None)
-        if kill_at and time.monotonic() > kill_at:
-            victims += [("started", child) for _, process in victims for child in process.children()]
-            name, victim = chance.choice(victims)
+        if not kill_at and after and count >= after[0]:
+            kill_at, target = time.monotonic() + chance.uniform(0, 4), chance.choice(NAMES[:processes])
+        victims += [("started", child) for _, process in victims for child in process.children()]
+        victims = [victim for name, victim in victims if kill_at and name == target]
+        if victims and time.monotonic() > kill_at:
+            name, victim = target, chance.choice(victims)
             victim.kill(), victim.wait()
             running = [each for each in running if each[1] is not victim]
             killed, after, kill_at = [*killed, f"{name} after {count}"], after[1:], None

@@ -132,7 +132,7 @@ class Progress:
 
     def _summary(self, records):
         text, left = f"{len(records)} of {self.total} trials ended", self.total - len(records)
-        if scores := {each["score"]: each["trial"] for each in records if each["score"] is not None}:
+        if scores := {each["score"]: each["trial"] for each in reversed(records) if each["score"] is not None}:
             best = (max if self.objective.direction == "max" else min)(scores)
             text += f", best so far {best:.4f} (trial {scores[best]})"
         if records and left > 0:

@@ -70,7 +70,7 @@ def search(records, best, objective, space):
         )
         for proposer, (colour, marker) in PROPOSERS.items():
             if any(chosen := [each["proposed_by"] == proposer for each in points]):
-                ax.scatter(x[chosen], y[chosen], 45, colour, marker, zorder=3, label=proposer)
+                ax.scatter(x[chosen], y[chosen], 45, colour, marker=marker, zorder=3, label=proposer)
         if best in points:
             i = points.index(best)
             ax.scatter(x[i : i + 1], y[i], 150, "none", edgecolors="black", zorder=4, label="best")

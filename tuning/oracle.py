@@ -60,7 +60,7 @@ class FolderOracle(kt.Oracle):
         """Makes those best trials missing whose checkpoint is not what it was when they ended; returns whether any."""
         with self.folder.lock():
             self.read()
-            damaged = [trial for trial in self.best_trials() if trial.checksum() != trial.sha256]
+            damaged = [each for each in self.best_trials() if each.sha256 and each.checksum() != each.sha256]
             for trial in damaged:
                 trial.forget("its checkpoint is missing or damaged")
             self.read()
@@ -147,7 +147,10 @@ class FolderOracle(kt.Oracle):
             mine.write()
             self.read()
             for each in {*self.ended.values()} - {*self.best_trials()}:
-                each.checkpoint.unlink(missing_ok=True)  # it can take up 13 MB
+                if each.sha256:  # its checkpoint goes, which can take up 13 MB, and is not missed later
+                    each.sha256 = None
+                    each.write()
+                each.checkpoint.unlink(missing_ok=True)
 
     def _save_trial(self, trial):
         """Private in KerasTuner: writes a trial's file where it stands; here end_trial() does, whole."""

@@ -111,7 +111,7 @@ def importance(summaries, space):
         return {}
     x = np.array([[hp.value_to_prob(value) for hp, value in zip(space, values)] for values in trials])
     y, rows = np.array([*trials.values()]), np.arange(len(trials))
-    forest = RandomForestRegressor(50, oob_score=True, random_state=0)
+    forest = RandomForestRegressor(30, oob_score=True, random_state=0)
     options = {"cv": [(rows, rows)], "scoring": lambda fitted, *_: fitted.oob_score_, "random_state": 0}
     _, _, p = permutation_test_score(forest, x, y, n_permutations=39, **options)
     found = permutation_importance(forest.fit(x, y), x, y, n_repeats=20, random_state=0).importances_mean

@@ -41,6 +41,7 @@ class Tuner(kt.Tuner):
         keras.utils.clear_session()  # in a notebook, Keras counts its names on
         keras.config.set_dtype_policy(environment.fastest_precision())
         path, versions = args.results_dir / name, environment.versions()
+        path.mkdir(parents=True, exist_ok=True)  # TensorFlow's error would be no OSError
         # KerasTuner looks for files of its own where it is told to put them: there are none in this subfolder.
         super().__init__(self.shared_oracle, hypermodel, directory=path, project_name="processes", **options)
         self.tuner_id += f", {ME}"  # two workers of KerasTuner's chief may have one name, and it counts names
@@ -98,8 +99,6 @@ class Tuner(kt.Tuner):
         alone = processes.IS_CHILD or "chief" in self.tuner_id or self._is_worker()
         with processes.started(0 if alone else count - 1), self.progress:
             super().search(*fit_args, **fit_kwargs)
-
-    # --- One trial: KerasTuner calls these ----------------------------------------------------------------------------
 
     def pre_create_trial(self):
         self.progress.look(pause=0)
