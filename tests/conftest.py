@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import filelock
 import pytest
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so its children
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # two test files run at a time: or their threads wait for each other
 
 ROOT = Path(__file__).resolve().parent.parent
