@@ -1,7 +1,7 @@
 """Whole default searches, process start to result: this project's random search beside reference.py, a plain script.
 
     python benchmarks/speed.py [--store speed.json]             once each, one after the other: an hour and more
-    python benchmarks/speed.py --quick [--store quick.json]     the same ratios from a few epochs, twice: half an hour
+    python benchmarks/speed.py --quick [--store quick.json]     the same ratios from a few epochs, twice: 10 minutes
     python benchmarks/speed.py --also "--workers 1"             a further column: this project with these options
 
 Prints a Markdown table. With --quick, the time of a whole search is extrapolated:
