@@ -49,16 +49,15 @@ def search(script, *options):
         path = next(Path(folder).glob("*/summary.json"))
         summary = json.loads(path.read_text())
         summary["trials"] = trials = [trial for trial in summary["trials"] if trial["status"] == "COMPLETED"]
-        states = [json.loads((path.parent / f"trial_{each['trial']}/trial.json").read_text()) for each in trials]
     return {
         "seconds": seconds,
         "memory": memory,
         "at_a_time": int(re.search(r"(\d+) trials? at a time", output)[1]),
         "elapsed_seconds": summary["elapsed_seconds"],
-        "starts": [state["started"] for state in states],
+        "starts": [trial["started"] for trial in trials],
         "seconds_of_trials": [trial["seconds"] for trial in trials],
         "epochs": [trial["curves"]["seconds"] for trial in trials],
-        "scores": [state["score"] for state in states],
+        "scores": [trial["score"] for trial in trials],
         "summary": summary,
         "machine": machine(summary["hardware"], summary["versions"]),
         **{name: summary["best"][name] for name in ACCURACIES},

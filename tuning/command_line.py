@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -100,7 +99,6 @@ def errors_in_one_line():
         if name != "__main__" and file.parent == Path(sys.argv[0]).absolute().parent:
             del sys.modules[name]
     try:
-        tempfile.gettempdir()  # TensorFlow needs it
         yield
     except KeyboardInterrupt:
         stop(f"interrupted. {KEPT}, and trains again what was running.", status=128 + signal.SIGINT)

@@ -64,10 +64,8 @@ def search(records, best, objective, space):
         points = [each for each in records if each["score"] is not None]
         points = [each for each in points if hp is None or hp.name in each["hyperparameters"]]
         x = np.array([each["hyperparameters"][hp.name] if hp else each["trial"] for each in points])
-        x, y = (
-            x if hp is None or hasattr(hp, "min_value") else x.astype(str),
-            np.array([each["score"] for each in points]),
-        )
+        x = x if hp is None or hasattr(hp, "min_value") else x.astype(str)
+        y = np.array([each["score"] for each in points])
         for proposer, (colour, marker) in PROPOSERS.items():
             if any(chosen := [each["proposed_by"] == proposer for each in points]):
                 ax.scatter(x[chosen], y[chosen], 45, colour, marker=marker, zorder=3, label=proposer)

@@ -82,16 +82,13 @@ class Folder:
         self._mine = FileLock(self._processes / ME, blocking=False, fallback_to_soft=False, thread_local=False)
         with self.lock():
             stored = read_json(self._settings)
+            left = [*path.glob("trial_*"), *path.glob("tuner*.json"), *path.glob("settings.json")]
             if overwrite and stored.get("made", 0) < STARTED:
                 for name in [each.name for each in self._processes.iterdir() if self.is_alive(each.name)]:
                     stop(f"{path} is in use by {name}: let it end, or use another --results-dir", status=2)
                 self._empty()
                 stored = {}
-            elif "made" not in stored and [
-                *path.glob("trial_*"),
-                *path.glob("tuner*.json"),
-                *path.glob("settings.json"),
-            ]:
+            elif left and "made" not in stored:
                 stop(f"{path} holds a search whose settings this version can't read: {WAYS_OUT}", status=2)
             settings = json.loads(json.dumps(settings, default=str))
             if not stored:

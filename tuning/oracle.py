@@ -63,7 +63,7 @@ class FolderOracle(kt.Oracle):
             damaged = [each for each in self.best_trials() if each.sha256 and each.checksum() != each.sha256]
             for trial in damaged:
                 trial.forget("its checkpoint is missing or damaged")
-            self.read()
+                del self.ended[trial.number]
         return bool(damaged)
 
     def _arguments(self, number):  # of `propose`
@@ -96,7 +96,8 @@ class FolderOracle(kt.Oracle):
                 if trial and not ended and self.is_running(trial):
                     self.awaited = self.awaited or trial
                     continue
-                values = self.propose(*self._arguments(number))
+                arguments = self._arguments(number)
+                values = self.propose(*arguments)
                 if values is None:  # everything was tried
                     break
                 if ended and trial.proposed == values:
@@ -104,23 +105,20 @@ class FolderOracle(kt.Oracle):
                 if ended:
                     trial.forget("earlier trials have shown more hyperparameters")
                 self.awaited = None
-                return self._start(number, values, locked)
+                return self._start(number, values, arguments, locked)
         if not self.awaited:
             self.tuner_ids.discard(tuner_id)
         elif not told or told.run != self.awaited.run:
             print(f"Waiting for trial {self.awaited.number} of {self.awaited.process.rpartition(', ')[0]}")
         return kt.engine.trial.Trial(self.get_space(), "", "IDLE" if self.awaited else "STOPPED")
 
-    def _start(self, number, values, locked):
+    def _start(self, number, values, arguments, locked):
         self.folder.check_versions(environment.versions())
-        arguments = self._arguments(number)
         # The space as this trial knows it: what is missing in the values, KerasTuner would draw without a seed.
         trial = StoredTrial(self.folder.path, number, arguments[0])
         if str(number) not in self.trials and (trial.path / "trial.json").exists():
             trial.forget("its file is damaged")
-        for left in (
-            trial.path.glob("run_*") if locked else ()
-        ):  # of interrupted runs; without locks, one may be going on
+        for left in trial.path.glob("run_*") if locked else ():  # interrupted; without locks, one may be going on
             shutil.rmtree(left)
         trial.proposed, trial.hyperparameters.values = values, dict(values)
         trial.proposed_by = "random" if values == propose_random(*arguments) else "surrogate"
@@ -141,8 +139,8 @@ class FolderOracle(kt.Oracle):
                 return
             super().end_trial(trial)  # scores it
             if mine.status == "FAILED":  # its message is lost on the way from KerasTuner's own workers
-                reason = mine.run_folder / "error.txt"
-                mine.message = reason.read_text() if reason.exists() else f"{self.objective.name} was {mine.score}"
+                told = mine.error_file.exists()
+                mine.message = mine.error_file.read_text() if told else f"{self.objective.name} was {mine.score}"
             mine.ended, mine.sha256 = time.time(), mine.checksum()
             mine.write()
             self.read()

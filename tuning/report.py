@@ -33,6 +33,7 @@ def report(tuner, *test_data, image_classes=None):
     with tuner.folder:
         oracle, path, objective = tuner.shared_oracle, tuner.folder.path, tuner.shared_oracle.objective
         oracle.read()
+        space = oracle.get_space().space
         records = [trial.record(objective) for trial in oracle.trials.values() if trial.has_ended]
         sign = -1 if objective.direction == "max" else 1
         ranking = sorted(records, key=lambda each: math.inf if each["score"] is None else sign * each["score"])
@@ -71,10 +72,10 @@ def report(tuner, *test_data, image_classes=None):
         print(f"Total elapsed time: {duration(summary['elapsed_seconds'])}")
 
         summaries = compare(path, summary)
-        summary["importance"] = importance(summaries.values(), oracle.get_space().space)
+        summary["importance"] = importance(summaries.values(), space)
         write_json(path / "summary.json", summary)
         with matplotlib.style.context("default", after_reset=True):  # whatever a matplotlibrc says
-            pictures = {"search": figures.search(records, best, objective, oracle.get_space().space)}
+            pictures = {"search": figures.search(records, best, objective, space)}
             if image_classes and best_models:
                 batch_size = tuner.fit_kwargs.get("batch_size")
                 pictures |= figures.errors(best_models[0], test_data, batch_size, image_classes)

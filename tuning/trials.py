@@ -25,6 +25,7 @@ class StoredTrial(kt.engine.trial.Trial):
     run_folder = property(lambda self: self.path / self.run)
     checkpoint = property(lambda self: self.run_folder / "checkpoint.weights.h5")  # KerasTuner's name; its best epoch's
     epochs_file = property(lambda self: self.run_folder / "epochs.jsonl")  # a line for each epoch
+    error_file = property(lambda self: self.run_folder / "error.txt")  # why it has failed, in a line, and the traceback
 
     def get_state(self):
         return super().get_state() | {name: getattr(self, name) for name in FACTS}

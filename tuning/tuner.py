@@ -26,8 +26,7 @@ class Tuner(kt.Tuner):
 
     Args:
         hypermodel, objective: as for kt.Tuner.
-        name: of the search's folder in --results-dir.
-        args: the parsed command line.
+        name, args: of the search's folder in --results-dir, and the parsed command line.
         options: those of kt.Oracle and kt.Tuner that the command line does not decide.
     """
 
@@ -39,13 +38,12 @@ class Tuner(kt.Tuner):
         # In a worker of KerasTuner's chief, self.oracle is a proxy, which has only KerasTuner's own methods.
         self.args, self.shared_oracle = args, FolderOracle(self.propose, self.waits, objective=objective, **own)
         keras.utils.clear_session()  # in a notebook, Keras counts its names on
-        keras.config.set_dtype_policy(environment.fastest_precision())
-        path, versions = args.results_dir / name, environment.versions()
+        path, versions, fastest = args.results_dir / name, environment.versions(), environment.fastest_precision()
+        keras.config.set_dtype_policy(fastest)
         path.mkdir(parents=True, exist_ok=True)  # TensorFlow's error would be no OSError
         # KerasTuner looks for files of its own where it is told to put them: there are none in this subfolder.
         super().__init__(self.shared_oracle, hypermodel, directory=path, project_name="processes", **options)
         self.tuner_id += f", {ME}"  # two workers of KerasTuner's chief may have one name, and it counts names
-
         space = self.shared_oracle.get_space()
         model = self.hypermodel.build(space.copy())
         settings = {name: value for name, value in vars(args).items() if name not in RUN_OPTIONS}
@@ -53,8 +51,7 @@ class Tuner(kt.Tuner):
         settings |= {f"search space of {hp.name}": str(hp) for hp in space.space} | {"network": fingerprint(model)}
         # A network without a float32 output was not written for mixed precision, nor may its loss and metrics be.
         mixed = {each.dtype for each in getattr(model, "outputs", None) or ()} == {"float32"}
-        defaults = {"precision": environment.fastest_precision() if mixed else "float32"}
-        defaults |= {"trials at a time": args.workers or AT_A_TIME}
+        defaults = {"precision": fastest if mixed else "float32", "trials at a time": args.workers or AT_A_TIME}
         settings |= {"precision": args.precision} if args.precision != "auto" else {}
         self.folder = Folder(path, args.overwrite, settings, defaults, versions)
         self.settings, self.precision = self.folder.settings, self.folder.settings["precision"]
@@ -74,12 +71,14 @@ class Tuner(kt.Tuner):
             if self.args.workers == 0:
                 trials = [each for each in oracle.trials.values() if each.has_ended or oracle.is_running(each)]
                 raise SystemExit(print_trials([each.record(oracle.objective) for each in trials]))
+            if processes.IS_CHILD:  # the process that a person started checks, shows and reports
+                raise SystemExit(super().search(*fit_args, **fit_kwargs))
             oracle.forget_damaged()
             self._search(fit_args, fit_kwargs)
             while oracle.forget_damaged():
                 self._search(fit_args, fit_kwargs)
-            if processes.IS_CHILD or self._is_worker():  # private, as its name says
-                raise SystemExit  # the process that a person started reports
+            if self._is_worker():  # private, as its name says
+                raise SystemExit  # the chief reports
         except BaseException as error:
             self.folder.__exit__()
             if isinstance(error.__cause__, BrokenPipeError):  # of what is shown while a trial runs
@@ -95,13 +94,15 @@ class Tuner(kt.Tuner):
         count = min(count, oracle.at_a_time) if oracle.waits else count
         if missing:
             environment.announce(self.precision, count)
-        self.progress = Progress(oracle, fit_kwargs.get("epochs"), count)
-        alone = processes.IS_CHILD or "chief" in self.tuner_id or self._is_worker()
-        with processes.started(0 if alone else count - 1), self.progress:
+        others = 0 if "chief" in self.tuner_id or self._is_worker() else count - 1
+        with processes.started(others), Progress(oracle, fit_kwargs.get("epochs"), count) as progress:
+            self.look = progress.look
             super().search(*fit_args, **fit_kwargs)
 
+    look = staticmethod(lambda pause=1: None)  # Progress.look() in a process that shows anything
+
     def pre_create_trial(self):
-        self.progress.look(pause=0)
+        self.look(pause=0)
         time.sleep(self._is_worker() or self.shared_oracle.awaited is not None)  # once a second
 
     def get_trial_dir(self, trial_id):
@@ -129,7 +130,7 @@ class Tuner(kt.Tuner):
             raise kt.errors.FatalRuntimeError(one_line(error) + hint) from error
         except Exception as error:
             text = f"{type(error).__name__}: {one_line(error)}\n\n{traceback.format_exc()}"
-            (self.stored.run_folder / "error.txt").write_text(text, encoding="utf-8")
+            self.stored.error_file.write_text(text, encoding="utf-8")
             raise
 
     def on_epoch_begin(self, trial, model, epoch, logs=None):
@@ -140,14 +141,14 @@ class Tuner(kt.Tuner):
         room.unlink()
 
     def on_batch_end(self, trial, model, batch, logs=None):
-        self.progress.look()
+        self.look()
 
     def on_epoch_end(self, trial, model, epoch, logs=None):
         metrics = {name: float(value) for name, value in (logs or {}).items() if np.ndim(value) == 0}
         metrics["seconds"], self.began = time.monotonic() - self.began, time.monotonic()
         with open(self.stored.epochs_file, "a", encoding="utf-8") as file:
             file.write(json.dumps(metrics) + "\n")
-        self.progress.look()
+        self.look()
 
     def save(self):
         """Writes nothing: the files of the trials are the whole state."""
