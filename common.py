@@ -74,7 +74,7 @@ class CNN(kt.HyperModel):
             # Pooled before the activation: the same values for a quarter of its work. Convolutions on large images cost
             # most of the time, so the first two are narrow; the second has no padding, so that 14 become 12, 6, 3.
             layers.Conv2D(16, 3, padding="same"), layers.MaxPooling2D(), layers.ReLU(),
-            layers.Conv2D(48, 3), layers.MaxPooling2D(), layers.ReLU(),
+            layers.Conv2D(32, 3), layers.MaxPooling2D(), layers.ReLU(),
             layers.Conv2D(96, 3, padding="same", use_bias=False), layers.MaxPooling2D(),
             layers.BatchNormalization(), layers.ReLU(),  # here only: in all blocks, a step takes a fifth longer
             layers.Flatten(), layers.Dense(units, activation="relu"), layers.Dropout(dropout),

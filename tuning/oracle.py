@@ -87,12 +87,11 @@ class FolderOracle(kt.Oracle):
             # Random search does not need results, unless the space grows while it is searched.
             grown = len(self.hyperparameters.space) > len(self._initial_space.space)
             for number in range(1, self.max_trials + 1):
-                trial, ended = self.trials.get(str(number)), number in self.ended
-                informed = all(known in self.ended for known in range(1, number - self.at_a_time + 1))
-                if ended and (self.waits or not grown or not informed):
-                    continue
-                if not informed and (self.waits or grown):
+                if (self.waits or grown) and not self.ended.keys() >= {*range(1, number - self.at_a_time + 1)}:
                     break
+                trial, ended = self.trials.get(str(number)), number in self.ended
+                if ended and (self.waits or not grown):
+                    continue
                 if trial and not ended and self.is_running(trial):
                     self.awaited = self.awaited or trial
                     continue
@@ -100,9 +99,9 @@ class FolderOracle(kt.Oracle):
                 values = self.propose(*arguments)
                 if values is None:  # everything was tried
                     break
-                if ended and trial.proposed == values:
-                    continue
                 if ended:
+                    if trial.proposed == values:
+                        continue
                     trial.forget("earlier trials have shown more hyperparameters")
                 self.awaited = None
                 return self._start(number, values, arguments, locked)
