@@ -120,9 +120,7 @@ SHA256 = {  # of the decompressed bytes; Keras' own loader checks nothing, and h
 
 def keras_cache():
     """Where Keras keeps this data set: a Path."""
-    home = os.path.expanduser("~")
-    default = Path(home if os.access(home, os.W_OK) else tempfile.gettempdir()) / ".keras"
-    return Path(os.environ.get("KERAS_HOME") or default) / FOLDER
+    return Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras")) / FOLDER
 
 
 def read_idx(name):

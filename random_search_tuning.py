@@ -19,7 +19,6 @@ with errors_in_one_line():
     test = common.load_test_data()  # now, so that missing data end the script before the search
 
     tuner = RandomSearch(common.CNN(), "val_accuracy", "fashion_mnist_cnn_random_search", args)
-    callbacks = [common.early_stopping(args.patience)]
-    options = {"epochs": args.epochs, "batch_size": args.batch_size, "callbacks": callbacks}
-    tuner.search(*train, validation_data=validation, **options)
+    fit = {"epochs": args.epochs, "batch_size": args.batch_size, "callbacks": [common.early_stopping(args.patience)]}
+    tuner.search(*train, validation_data=validation, **fit)
     report(tuner, *test, image_classes=common.CLASS_NAMES)

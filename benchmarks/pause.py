@@ -1,12 +1,11 @@
 """The pause between two epochs: a training fed with arrays, as Keras does by default, and one with common.dataset().
 
-    python benchmarks/pause.py [--epochs 25]
+    python benchmarks/pause.py
 
 Prints a Markdown table: the median and the largest of the epochs' seconds without the first one, in which TensorFlow
 traces the training, then all of them. About 5 minutes; nothing else should run on the machine.
 """
 
-import argparse
 import statistics
 
 import trainings  # first: it sets up TensorFlow
@@ -16,9 +15,6 @@ from measuring import machine, table
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=25)
-    epochs = parser.parse_args().epochs
     (images, labels), validation = common.load_train_data()
     size = trainings.BATCH_SIZE
     arrays = {"x": images, "y": labels, "batch_size": size, "validation_data": validation}
@@ -28,7 +24,7 @@ def main():
     for name, data in {"arrays": arrays, "common.dataset": datasets}.items():
         _, _, model = trainings.build(seed=1)
         times = trainings.EpochTimes()
-        model.fit(**data, epochs=epochs, callbacks=[times], verbose=0)
+        model.fit(**data, epochs=25, callbacks=[times], verbose=0)
         seconds = times.seconds[1:]
         middle, largest = statistics.median(seconds), max(seconds)
         cells = [f"{each:.2f}" for each in (middle, largest, largest / middle)]

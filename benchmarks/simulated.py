@@ -5,7 +5,8 @@
 Prints Markdown tables; 10 minutes on one core. A trial takes no time: its accuracy is read from a landscape, plus noise
 as measured by training again. The landscapes are fitted to frozen_trials.csv, a copy that never changes of the trials
 in benchmarks/trials.csv of commit 393a5b0. With `--half choosing`, fitted to the trials of seeds 1 and 2, the constants
-in proposals.py were chosen; the reporting half has seeds 3 to 5, and another problem altogether.
+in proposals.py were chosen; the reporting half has seeds 3 to 5, and another problem altogether. The trials of today's
+network: --trials trials.csv --half all
 """
 
 import argparse
@@ -26,6 +27,7 @@ NOISE = 0.0013  # standard deviation of the accuracy when one set is trained wit
 TRIALS, INITIAL_POINTS = 10, 4  # of a search, and those of them that are drawn at random: the scripts' defaults
 SETS = 3000  # of hyperparameters, of which a landscape consists
 CANDIDATES = 500  # sets of which a proposal is chosen, other ones for each trial
+HALVES = {"choosing": {1, 2}, "reporting": {3, 4, 5}, "all": {1, 2, 3, 4, 5}}  # seeds
 FIGURES = "the model that is chosen", "best four", "trials 5 to 10"
 
 
@@ -40,15 +42,15 @@ def numbers(space, sets):
     return np.array([[hp.value_to_prob(values[hp.name]) for hp in space.space] for values in sets])
 
 
-def read_trials(seeds):
-    """The space of common.py, random sets of it, the trials of some seeds, each once: their numbers, accuracies."""
+def read_trials(file, seeds):
+    """The space of common.py, random sets of it, a file's trials of some seeds: their numbers, accuracies."""
     space = kt.HyperParameters()
     space.Int("units", 64, 512, step=32)
     space.Float("dropout", 0.1, 0.5, step=0.1)
     space.Float("learning_rate", 1e-4, 1e-2, sampling="log")
     space.Choice("optimizer", ["adam", "rmsprop"])
     trials = {}
-    for row in csv.DictReader(Path(__file__).with_name("frozen_trials.csv").read_text().splitlines()):
+    for row in csv.DictReader(Path(__file__).with_name(file).read_text().splitlines()):
         if int(row["seed"]) in seeds:
             dropout = float(row["dropout"]) + 1e-9  # KerasTuner rounds steps down, and its own 0.3 is above 0.3
             values = int(row["units"]), dropout, float(row["learning_rate"]), row["optimizer"]
@@ -57,21 +59,21 @@ def read_trials(seeds):
     return space, random_sets(space), numbers(space, tried), np.array(list(trials.values()))
 
 
-def smooth(seeds, searches):
+def smooth(file, seeds, searches):
     """For each search a landscape of its own, which a Gaussian process that knows the trials of `seeds` holds possible.
 
     Returns: the space, the sets that a landscape consists of, their true accuracies in a row for each search.
     """
-    space, sets, tried, accuracies = read_trials(seeds)
+    space, sets, tried, accuracies = read_trials(file, seeds)
     kernel = kernels.ConstantKernel() * kernels.Matern([1] * 4, (0.05, 20), nu=2.5)
     noise = (NOISE / accuracies.std()) ** 2
     process = GaussianProcessRegressor(kernel, alpha=noise, normalize_y=True, n_restarts_optimizer=5, random_state=0)
     return space, sets, process.fit(tried, accuracies).sample_y(numbers(space, sets), searches, random_state=0).T
 
 
-def trees(seeds, searches):
+def trees(file, seeds, searches):
     """What randomised trees make of the trials of `seeds`: steps. Returns the like of smooth()."""
-    space, sets, tried, accuracies = read_trials(seeds)
+    space, sets, tried, accuracies = read_trials(file, seeds)
     forest = ExtraTreesRegressor(300, min_samples_leaf=2, random_state=0).fit(tried, accuracies)
     return space, sets, np.tile(forest.predict(numbers(space, sets)), (searches, 1))
 
@@ -155,15 +157,16 @@ def table(landscape, searches):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--half", choices=["choosing", "reporting"], default="reporting")
+    parser.add_argument("--trials", default="frozen_trials.csv", help="a file in this folder")
+    parser.add_argument("--half", choices=HALVES, default="reporting")
     parser.add_argument("--searches", type=int, default=400)
     settings = parser.parse_args()
-    seeds = {"choosing": {1, 2}, "reporting": {3, 4, 5}}[settings.half]
-    landscapes = {"smooth": smooth(seeds, settings.searches), "trees": trees(seeds, settings.searches)}
+    source = settings.trials, HALVES[settings.half], settings.searches
+    landscapes = {"smooth": smooth(*source), "trees": trees(*source)}
     if settings.half == "reporting":
         landscapes["Hartmann's function"] = hartmann(settings.searches)
     for name, landscape in landscapes.items():
-        print(f"## {name}, {settings.half} half\n\n{table(landscape, settings.searches)}\n", flush=True)
+        print(f"## {name}, {settings.half}\n\n{table(landscape, settings.searches)}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py [--store speed.json]             once each, one after the other: an hour and more
     python benchmarks/speed.py --quick [--store quick.json]     the same ratios from a few epochs, twice: 10 minutes
-    python benchmarks/speed.py --also "--workers 1"             a further column: this project with these options
+    python benchmarks/speed.py --avx2 ...                       as on a processor with AVX2 only: an emulation
 
 Prints a Markdown table. With --quick, the time of a whole search is extrapolated:
 
@@ -11,11 +11,15 @@ Prints a Markdown table. With --quick, the time of a whole search is extrapolate
 where `rounds` are the ten trials divided by those that run at a time, rounded up. The epochs of a trial are those of
 whole searches, below. It does the reference no wrong: the pause, which stretches its epochs (pause.py), gets longer
 after the first few. Nothing else should run on the machine. Linux only.
+
+With --avx2, oneDNN, which is off in TensorFlow by itself on such a processor, is off for the reference; ours has it on,
+limited to AVX2, and computes in float32. What is not oneDNN's is built for AVX in TensorFlow's wheels anyway.
 """
 
 import argparse
 import json
 import math
+import os
 import statistics
 import tempfile
 from pathlib import Path
@@ -30,8 +34,10 @@ EPOCHS = {REFERENCE: 16.4, RANDOM_SEARCH: 14}  # of a trial: commit 393a5b0 has 
 QUICK_EPOCHS = 6
 
 
-def measure(script, options, round):
+def measure(script, options, round, avx2):
     """Runs a search once; returns what the table needs of it."""
+    if avx2:
+        os.environ |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "TF_ENABLE_ONEDNN_OPTS": "0" if script == REFERENCE else "1"}
     if script != REFERENCE:
         return search(script, *options)
     with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +69,7 @@ def extrapolated(row):
 
 def report(columns, quick):
     """Prints the table; `columns` has a list of rows for each program, the reference's first."""
-    reference, *ours = columns.values()
+    reference, ours = columns.values()
 
     def whole(row):
         return extrapolated(row) if quick else row["seconds"]
@@ -73,7 +79,7 @@ def report(columns, quick):
         return ["" if None in each else form.format(statistics.mean(each)) for each in found]
 
     def ratios(ratio, form):  # one for each round, so that the spread can be seen
-        return ["", *(", ".join(form.format(ratio(*pair)) for pair in zip(reference, rows)) for rows in ours)]
+        return ["", ", ".join(form.format(ratio(*pair)) for pair in zip(reference, ours))]
 
     lines = {
         "seconds of a whole search" + ", extrapolated" * quick: means(whole, "{:.0f}"),
@@ -88,9 +94,9 @@ def report(columns, quick):
         "epochs": means(lambda row: sum(map(len, row["epochs"])), "{:.0f}"),
         "peak memory of each process, GB": [rows[0]["memory"] for rows in columns.values()],
     }
-    names = ACCURACIES + tuple(f"best_four_{name}" for name in ACCURACIES)
-    lines |= {name.replace("_", " "): means(lambda row, name=name: row.get(name), "{:.4f}") for name in names}
-    print(f"{ours[0][0]['machine']}\n\n{table(['', *columns], [[name, *cells] for name, cells in lines.items()])}")
+    for name in (*ACCURACIES, *(f"best_four_{name}" for name in ACCURACIES)):
+        lines[name.replace("_", " ")] = means(lambda row, name=name: row.get(name), "{:.4f}")
+    print(f"{ours[0]['machine']}\n\n{table(['', *columns], [[name, *cells] for name, cells in lines.items()])}")
     if quick:
         print(f"\nExtrapolated with {' and '.join(f'{n} epochs a trial of {name}' for name, n in EPOCHS.items())}.")
 
@@ -98,20 +104,19 @@ def report(columns, quick):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few epochs instead of whole searches")
-    parser.add_argument("--also", action="append", default=[], metavar="OPTIONS", help="a further column with these")
+    parser.add_argument("--avx2", action="store_true", help="as on a processor with AVX2 only")
     parser.add_argument("--store", type=Path, metavar="FILE", help="what was measured; the same command goes on")
     settings = parser.parse_args()
-    rows, short = Rows(settings.store), {REFERENCE: [], RANDOM_SEARCH: []}
+    rows, options = Rows(settings.store), {REFERENCE: [], RANDOM_SEARCH: ["--precision", "float32"] * settings.avx2}
     if settings.quick:  # of ours two for each process: the others start after the first one
-        counts = {REFERENCE: 2, RANDOM_SEARCH: min(TRIALS, 2 * joblib.cpu_count())}
-        short = {name: ["--max-trials", n, "--epochs", QUICK_EPOCHS] for name, n in counts.items()}
-    programs = {"reference": (REFERENCE, []), "this project": (RANDOM_SEARCH, [])}
-    programs |= {f"this project, {options}": (RANDOM_SEARCH, options.split()) for options in settings.also}
-    columns = {name: [] for name in programs}
+        for script, trials in {REFERENCE: 2, RANDOM_SEARCH: min(TRIALS, 2 * joblib.cpu_count())}.items():
+            options[script] += ["--max-trials", trials, "--epochs", QUICK_EPOCHS]
+    columns = {script: [] for script in options}
     for round in range(2 if settings.quick else 1):
-        for name in list(programs)[:: -1 if round % 2 else 1]:
-            script, own = programs[name]
-            columns[name].append(rows.get(measure, script=script, options=[*short[script], *own], round=round))
+        for script in list(options)[:: -1 if round % 2 else 1]:
+            key = {"options": options[script], "round": round, "avx2": settings.avx2}
+            columns[script].append(rows.get(measure, script=script, **key))
+    print("AVX2 only, emulated on " * settings.avx2, end="")
     report(columns, settings.quick)
 
 

@@ -27,7 +27,7 @@ SCRIPTS = {"random search": "random_search_tuning.py", "Bayesian optimization": 
 SEARCHES, TRIALS, REPEATED = (HERE / f"{name}.csv" for name in ("searches", "trials", "repeated"))
 HYPERPARAMETERS = ("units", "dropout", "learning_rate", "optimizer")
 COLOURS = "#0072B2", "#D55E00"  # blue and vermillion, which the colour-blind tell apart
-MEASURES = *ACCURACIES, *(f"best_four_{name}" for name in ACCURACIES), "trials_5_to_10", "epochs", "seconds"
+MEASURES = *ACCURACIES, *(f"best_four_{name}" for name in ACCURACIES), "trials_5_to_10", "epochs"
 
 
 def read(path):
@@ -94,7 +94,7 @@ def measures_table(searches, seeds):
     rows = []
     for name in MEASURES:
         columns = [[row[name] for row in searches if row["strategy"] == strategy] for strategy in SCRIPTS]
-        form = ".0f" if name in ("epochs", "seconds") else ".4f"
+        form = ".0f" if name == "epochs" else ".4f"
         leads = [bayesian - random for random, bayesian in zip(*columns)]
         margin = scipy.stats.t.ppf(0.975, len(leads) - 1) * statistics.stdev(leads) / len(leads) ** 0.5
         lead = f"{statistics.mean(leads):+{form}} ± {margin:{form}}"
@@ -133,8 +133,8 @@ def print_importance(trials):
     importance([{"trials": records}], hp.space)
 
 
-def report():
-    """What the study says, as Markdown: a dictionary from a name to a table or a sentence; draws the picture."""
+def tables():
+    """What the committed files say, as Markdown: a table and a sentence; with them, the trials and their seeds."""
     searches = sorted(read(SEARCHES), key=lambda row: row["seed"])
     seeds = [seed for seed in SEEDS if all(of(searches, strategy, seed) for strategy in SCRIPTS)]
     if len(seeds) < 2:
@@ -144,11 +144,9 @@ def report():
     for row in searches:
         later = [trial for trial in of(trials, row["strategy"], row["seed"]) if trial["trial"] > 4]
         row["trials_5_to_10"] = statistics.mean(trial["val_accuracy"] for trial in later)
-    draw_progress(trials, seeds)
-    print_importance(trials)
     best, again = max(row["val_accuracy"] for row in searches), [row["val_accuracy"] for row in read(REPEATED)]
     chance = f"The best set of all, with {best:.4f}, was trained again with {len(again)} seeds: {spread(again)}."
-    return {"measures": measures_table(searches, seeds), "chance": chance}
+    return measures_table(searches, seeds), chance, trials, seeds
 
 
 def main():
@@ -162,7 +160,10 @@ def main():
                 if not of(read(SEARCHES), strategy, seed):
                     run_search(strategy, seed)
         repeat_best()
-    print(*report().values(), sep="\n\n")
+    measures, chance, trials, seeds = tables()
+    print(measures, chance, sep="\n\n")
+    draw_progress(trials, seeds)
+    print_importance(trials)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jupyter_client.manager
 import pytest
-from conftest import DIGITS, FOLDERS, RANDOM, ROOT, SMALL, assert_one_line, command, result, trial_rows, trials
+from conftest import FOLDERS, RANDOM, ROOT, SMALL, assert_one_line, command, result, trial_rows, trials
 from machine import as_nobody_in_container, data_folder
 
 TINY = (*SMALL, "--max-trials", "2", "--workers", "1")  # the first two trials of the reference
@@ -40,7 +40,6 @@ def other_programs(tmp_path):
         "KERAS_HOME": str(home),
         "KERAS_BACKEND": "jax",
         "TF_USE_LEGACY_KERAS": "1",
-        "PYTHONWARNINGS": "error",
         "PYTHONOPTIMIZE": "2",
         "OMP_NUM_THREADS": "3",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # Jupyter sets it for all that it starts
@@ -51,7 +50,7 @@ def test_no_setting_of_another_program_changes_a_result(finished, stored, refere
     search = finished(RANDOM)
     pictures = {path: path.read_bytes() for path in search.glob("*.png")}
     assert len(pictures) == 3
-    lost = sorted(row["trial"] for row in trial_rows(search)[-2:])  # not of the best four, which keep checkpoints
+    lost = sorted(row["trial"] for row in trial_rows(search)[-2:])
     for path in (*pictures, *(search / f"trial_{number}" / "trial.json" for number in lost)):
         path.unlink()
     process = run(RANDOM, *SMALL, "--workers", "1", env=other_programs)
@@ -77,19 +76,16 @@ def test_what_a_user_tells_tensorflow_is_left_alone():
     assert threads in ("0 0", "3 2") and variables == "3 2 0"  # 0 0: TensorFlow asks the variables itself
 
 
-@pytest.mark.parametrize("package, error, words", [
-    ("tensorflow", "RuntimeError('can\\'t start new thread')", "can't start new thread"),
-    ("tensorboard", "ImportError('No module named tensorboard')", "No module named tensorboard"),  # in a trial
-], ids=["tensorflow", "tensorboard"])  # fmt: skip
-def test_a_package_that_can_not_be_imported_ends_the_search_in_its_own_words(run, tmp_path, package, error, words):
+def test_a_package_that_a_trial_can_not_import_ends_the_search_in_its_own_words(run, tmp_path):
     code = (
         "import sys\nclass Broken:\n    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.partition('.')[0] == {package!r}: raise {error}\nsys.meta_path.insert(0, Broken())"
+        "        if name == 'tensorboard': raise ImportError('No module named tensorboard')\n"
+        "sys.meta_path.insert(0, Broken())"
     )
     (tmp_path / "sitecustomize.py").write_text(code)
     process = run(RANDOM, *TINY, env=os.environ | {"PYTHONPATH": str(tmp_path)})
     assert process.returncode == 1 and "failed" not in process.stdout
-    assert_one_line(process.stderr, words)
+    assert_one_line(process.stderr, "No module named tensorboard")
     assert not trials(project(tmp_path))  # no trial is said to have failed
 
 
@@ -114,7 +110,7 @@ def notebook(tmp_path):
     manager.shutdown_kernel(now=True)
 
 
-def test_a_notebook_outlives_errors_resumes_a_cell_and_uses_an_edited_common_py(notebook, undisturbed, tmp_path):
+def test_a_notebook_outlives_errors_and_resumes_a_cell(notebook, undisturbed, tmp_path):
     for name in (RANDOM, "common.py", "tuning"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
@@ -131,23 +127,10 @@ def test_a_notebook_outlives_errors_resumes_a_cell_and_uses_an_edited_common_py(
     ), output
     tried = {number: values for number, (values, _) in trials(project(tmp_path)).items()}
     assert tried == {number: values for number, (values, _) in undisturbed.items()}  # scores depend on the threads
-    text = (tmp_path / "common.py").read_text()
-    (tmp_path / "common.py").write_text(text.replace('hp.Int("units"', 'hp.Int("neurons"'))
-    _, output = notebook(cell)
-    assert "neurons" in output and "--overwrite" in output  # it is another search space
     assert notebook("print(6 * 7)") == ("ok", "42\n")
 
 
-def test_standard_streams_may_be_closed(tmp_path):
-    process = subprocess.run(
-        ["sh", "-c", 'exec "$@" 0>&- 1>&- 2>&-', "sh", *command(DIGITS, "--epochs", "1", "--max-trials", "2")],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert (process.returncode, process.stderr, process.stdout) == (0, "", "")
-    assert len(trials(tmp_path / "keras_tuner_results" / "digits")) == 2
-
-
-def test_a_user_without_a_name_and_a_home_needs_one_writable_folder_and_a_line_names_its_variable(undisturbed):
+def test_a_user_without_a_name_and_a_home_needs_one_writable_folder(undisturbed):
     with tempfile.TemporaryDirectory() as folder:  # tmp_path is closed to others
         os.chmod(folder, 0o777)
         search = as_nobody_in_container(folder)
@@ -156,7 +139,7 @@ def test_a_user_without_a_name_and_a_home_needs_one_writable_folder_and_a_line_n
         variables = {"KERAS_HOME": str(data_folder().parents[1]), "MPLCONFIGDIR": ""}
         process = subprocess.run(search, env=os.environ | variables | {"TMPDIR": ""}, **options)
         assert process.returncode == 1 and process.stdout == ""
-        assert_one_line(process.stderr, "TMPDIR")
+        assert_one_line(process.stderr, "temporary directory")
         process = subprocess.run(search, env=os.environ | variables | {"TMPDIR": folder}, **options)
         assert (process.returncode, process.stderr) == (0, "")
         assert trials(project(Path(folder))) == undisturbed

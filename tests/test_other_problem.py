@@ -314,13 +314,6 @@ def test_tensorboard_gets_each_trial_s_learning_curves(tmp_path):
         assert max(struct.unpack("f", event.tensor_proto.tensor_content)[0] for event in events) == pytest.approx(score)
 
 
-@pytest.mark.parametrize("option", ["max_retries_per_trial", "max_consecutive_failed_trials", "overwrite", "no_such"])
-def test_what_is_not_passed_on_to_kerastuner_is_refused_in_one_line(tmp_path, capfd, option):
-    with pytest.raises(SystemExit, match="2"):
-        search(Case(options={option: 1}), tmp_path)
-    assert_one_line(capfd.readouterr().err, option)
-
-
 def test_trials_that_fail_say_why_and_where_none_was_completed_one_line_says_so(tmp_path, capfd):
     with pytest.raises(SystemExit, match="1"):
         search(Case(data=changed(targets=lambda y: y + 1)), tmp_path)

@@ -10,10 +10,6 @@ import threading
 import time
 from pathlib import Path
 
-for _stream, _mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
-    if getattr(sys, _stream) is None:  # closed: the next file that is opened would take its number
-        setattr(sys, _stream, open(os.devnull, _mode))
-
 KEPT = "Ended trials are kept: the same command goes on"
 STARTED = time.time()  # of this process, in seconds since the epoch
 
@@ -32,12 +28,8 @@ class Parser(argparse.ArgumentParser):
         self.add_number("--workers", None, "processes on this machine, default: one a core; 0: show the trials", low=0)
         add, precisions = self.add_argument, ("auto", "float32", "mixed_bfloat16", "mixed_float16")
         add("--precision", choices=precisions, default="auto", help="auto: the fastest on this hardware")
-        folder = {
-            "type": lambda text: Path(os.path.expanduser(text)),
-            "default": "keras_tuner_results",
-            "metavar": "DIR",
-        }
-        add("--results-dir", **folder, help="where the results are written (%(default)s)")
+        folder = {"type": lambda text: Path(os.path.expanduser(text)), "default": "keras_tuner_results"}
+        add("--results-dir", metavar="DIR", **folder, help="where the results are written (%(default)s)")
         add("--overwrite", action="store_true", help="start a new search instead of resuming the stored one")
         add("--tensorboard", action="store_true", help="write logs for TensorBoard")
         add("--deterministic", action="store_true", help="same digits on a GPU too, slower; on CPUs they always are")
@@ -85,19 +77,14 @@ def errors_in_one_line():
     """Ends a script with one line and an exit status, not with a traceback, whatever a user can cause."""
 
     def repeat(found):  # Python ignores an interruption in a finalizer
-        if number := {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}.get(found.exc_type):
-            threading.Timer(0.1, _thread.interrupt_main, [number]).start()
+        if found.exc_type is KeyboardInterrupt:
+            threading.Timer(0.1, _thread.interrupt_main).start()
         else:
             sys.__unraisablehook__(found)
 
     sys.unraisablehook = repeat
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's can't
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
-    for name, module in list(sys.modules.items()):  # a notebook would keep an earlier version of common.py
-        file = Path(getattr(module, "__file__", None) or "/")
-        if name != "__main__" and file.parent == Path(sys.argv[0]).absolute().parent:
-            del sys.modules[name]
     try:
         yield
     except KeyboardInterrupt:
@@ -106,5 +93,4 @@ def errors_in_one_line():
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would fail once more when it flushes stdout
         stop(f"nobody reads the output any more. {KEPT}.")
     except (OSError, ImportError, MemoryError) as error:
-        hint = ": set TMPDIR to a folder that can be written" if "temporary directory" in str(error) else ""
-        stop(f"{one_line(error)}{hint}. {KEPT}.")
+        stop(f"{one_line(error)}. {KEPT}.")

@@ -34,16 +34,6 @@ def is_terminal():
     return sys.stdout.isatty() and not Console().is_dumb_terminal
 
 
-def print_table(rows):
-    """Prints dictionaries by columns, the first one aligned to the left, the others to the right."""
-    table, names = Table(box=None, pad_edge=False), list(dict.fromkeys(name for row in rows for name in row))
-    for name in names:
-        table.add_column(Text(spelled(name)), justify="right" if name != names[0] else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(short(row.get(name, "-"))) for name in names))
-    Console(width=None if is_terminal() else 500).print(table)
-
-
 def flat(record):
     """The record of a trial without its learning curves, and with its hyperparameters beside its other values."""
     own = {name: value for name, value in record.items() if name not in ("hyperparameters", "curves")}
@@ -58,21 +48,21 @@ def print_trials(records):
         score = each["status"].lower() if each["score"] is None else f"{each['score']:.4f}"
         row = flat(each) | {"score": score, "seconds": round(each["seconds"]), "best_epoch": each["best_epoch"] or "-"}
         rows.append({name: value for name, value in row.items() if name not in hidden})
-    print_table(rows)
+    table, names = Table(box=None, pad_edge=False), list(dict.fromkeys(name for row in rows for name in row))
+    for name in names:
+        table.add_column(Text(spelled(name)), justify="right" if name != names[0] else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(short(row.get(name, "-"))) for name in names))
+    Console(width=None if is_terminal() else 500, force_terminal=is_terminal()).print(table)
     for each in records:
         if each["message"]:
             print(f"Trial {each['trial']} failed: {each['message']}")
 
 
 class Progress:
-    """Shows what is new in the trials' files, whichever process has written it, whenever look() is called.
+    """Shows what is new in the trials' files, whichever process has written it, whenever look() is called."""
 
-    Args:
-        epochs: of a trial, at most; None where that is not known.
-        at_a_time: how many trials run here at a time, for the time that is left.
-    """
-
-    def __init__(self, oracle, epochs, at_a_time):
+    def __init__(self, oracle, epochs, at_a_time):  # `epochs` of a trial, at most: None where that is not known
         self.oracle, self.epochs, self.at_a_time = oracle, epochs, at_a_time
         self.objective, self.total, self.looked = oracle.objective, oracle.max_trials, 0
         trials = read_trials(oracle.folder.path).values()

@@ -8,7 +8,6 @@ import logging
 import os
 import platform
 import shutil
-import warnings
 from pathlib import Path
 
 # What a search needs, whatever keras.json and the environment say; TensorFlow's own variables stay the user's.
@@ -17,8 +16,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # digits depend on it, and m
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters comes as a Python exception
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default with AVX2 only: a step takes 1.2 times as long
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it says where its cache is
-for _category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
-    warnings.simplefilter("ignore", _category)
 
 _stderr = os.dup(2)
 os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # TensorFlow's C++ code logs to it while it starts, whatever its log level
@@ -31,8 +28,6 @@ try:
     import tensorflow as tf
 
     GPUS = tf.config.list_physical_devices("GPU")
-except RuntimeError as error:  # as of threads that can't be started
-    raise ImportError(error) from error
 finally:
     os.dup2(_stderr, 2)
 

@@ -5,7 +5,7 @@ import warnings
 import scipy.special
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
+from sklearn.metrics import ConfusionMatrixDisplay
 
 from tuning.display import spelled
 from tuning.environment import np
@@ -51,11 +51,9 @@ def comparison(searches, objective):
 
 
 def search(records, best, objective, space):
-    """Each trial's score by its number and by each hyperparameter, and its learning curve; the best one stands out.
+    """Each trial's score by its number and by each hyperparameter of a space, and its learning curve.
 
-    Args:
-        records: of all trials; `best` is one of them.
-        space: the hyperparameters, a list as in kt.HyperParameters.space.
+    `best` is one of the records, which stands out; `space` is a list as in kt.HyperParameters.space.
     """
     rows = (len(space) + 3) // 2
     figure, axes = new(2.8 * rows, rows, 2)
@@ -94,13 +92,15 @@ def errors(model, test_data, batch_size, class_names):
         test_data = [np.concatenate(each) for each in zip(*test_data[0].as_numpy_iterator())]
     images, targets, *_ = test_data
     targets, probabilities = classes(targets, model.predict(images, batch_size=batch_size, verbose=0))
-    matrix = confusion_matrix(targets, probabilities.argmax(axis=1), labels=range(len(class_names)))
+    figure, [[ax]] = new(5.6)
+    options = {"labels": range(len(class_names)), "display_labels": class_names, "xticks_rotation": 90, "ax": ax}
+    options |= {"cmap": "Blues", "colorbar": False}
+    matrix = ConfusionMatrixDisplay.from_predictions(targets, probabilities.argmax(axis=1), **options).confusion_matrix
     recalls = matrix.diagonal() / np.maximum(1, matrix.sum(axis=1))
+    ax.set_yticklabels([f"{name}  {recall:.1%}" for name, recall in zip(class_names, recalls)])
+    ax.set(xlabel="predicted class", ylabel="true class (number of images) and its recall")
     print(f"Worst class: {class_names[recalls.argmin()]}, recall {recalls.min():.3f}")
-    return {
-        "confusion_matrix": confusion_picture(matrix, recalls, class_names),
-        "mistakes": mistakes(images, targets, probabilities, class_names),
-    }
+    return {"confusion_matrix": figure, "mistakes": mistakes(images, targets, probabilities, class_names)}
 
 
 def classes(targets, outputs):
@@ -117,16 +117,6 @@ def classes(targets, outputs):
     if outputs.shape[1] == 1:
         outputs = np.hstack([0 * outputs if logits else 1 - outputs, outputs])
     return targets, scipy.special.softmax(outputs, axis=1) if logits else outputs
-
-
-def confusion_picture(matrix, recalls, class_names):
-    """How many examples of each class (row) were taken for which (column), and each class's recall."""
-    figure, [[ax]] = new(5.6)
-    display = ConfusionMatrixDisplay(matrix, display_labels=class_names)
-    display.plot(ax=ax, cmap="Blues", colorbar=False, xticks_rotation=90)
-    ax.set_yticklabels([f"{name}  {recall:.1%}" for name, recall in zip(class_names, recalls)])
-    ax.set(xlabel="predicted class", ylabel="true class (number of images) and its recall")
-    return figure
 
 
 def mistakes(images, targets, probabilities, class_names):

@@ -5,7 +5,6 @@ processes may run the same trial, which costs time and changes nothing.
 """
 
 import contextlib
-import errno
 import json
 import os
 import secrets
@@ -19,7 +18,6 @@ from tuning.command_line import STARTED, printable, stop
 
 ME = f"{socket.gethostname()}, process {os.getpid()}, {secrets.token_hex(4)}"
 WAYS_OUT = "--overwrite starts a new search, another --results-dir keeps both"
-NO_LOCKS = errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP
 
 
 @contextlib.contextmanager
@@ -31,9 +29,6 @@ def whole_file(path):
         with open(draft, "rb+") as file, contextlib.suppress(OSError):  # some file systems don't know fsync
             os.fsync(file.fileno())
         os.replace(draft, path)
-    except OSError as error:  # a full disk's has no name
-        error.filename = error.filename or str(path)
-        raise
     finally:
         draft.unlink(missing_ok=True)
 
@@ -59,9 +54,7 @@ def _take(lock):
         lock.acquire()
     except Timeout:
         return False
-    except (OSError, NotImplementedError) as error:
-        if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
-            raise
+    except (OSError, NotImplementedError):
         return None
     return True
 
@@ -73,10 +66,9 @@ class Folder:
         overwrite: whether what lies in it is deleted; not what was made since this process was started.
         settings: what decides the result of a search, by names that people read; refused if others are stored.
         defaults: settings too, but those that the hardware decides: where some are stored, these count.
-        versions: of the packages that decide digits, by their names; they count while trials are missing.
     """
 
-    def __init__(self, path, overwrite, settings, defaults, versions):
+    def __init__(self, path, overwrite, settings, defaults):
         self.path, self._processes, self._settings = path, path / "processes", path / "settings.json"
         self._processes.mkdir(parents=True, exist_ok=True)
         self._mine = FileLock(self._processes / ME, blocking=False, fallback_to_soft=False, thread_local=False)
@@ -86,16 +78,21 @@ class Folder:
             if overwrite and stored.get("made", 0) < STARTED:
                 for name in [each.name for each in self._processes.iterdir() if self.is_alive(each.name)]:
                     stop(f"{path} is in use by {name}: let it end, or use another --results-dir", status=2)
-                self._empty()
+                for each in path.iterdir():
+                    if each.name not in ("lock", "processes"):
+                        shutil.rmtree(each) if each.is_dir() else each.unlink()
                 stored = {}
             elif left and "made" not in stored:
                 stop(f"{path} holds a search whose settings this version can't read: {WAYS_OUT}", status=2)
             settings = json.loads(json.dumps(settings, default=str))
             if not stored:
-                stored = {"made": time.time(), "settings": defaults | settings, "versions": versions}
+                stored = {"made": time.time(), "settings": defaults | settings}
                 write_json(self._settings, stored)
-            self.settings, self._versions = stored["settings"], stored["versions"]
-            self._refuse_changes(self.settings, {name: self.settings[name] for name in defaults} | settings)
+            was = self.settings = stored["settings"]
+            now = {name: was[name] for name in defaults} | settings
+            if changes := [f"{n} was {was.get(n)}, now {now.get(n)}" for n in was | now if was.get(n) != now.get(n)]:
+                text = printable("; ".join(changes))
+                stop(f"{path} holds a search with other settings ({text}): {WAYS_OUT}", status=2)
             _take(self._mine)
 
     def __enter__(self):
@@ -120,25 +117,8 @@ class Folder:
         if process == ME or not path.exists():
             return False
         lock = FileLock(path, blocking=False, fallback_to_soft=False)
-        if taken := _take(lock):
-            path.unlink()
+        taken = _take(lock)
         lock.release()
+        if taken:
+            path.unlink(missing_ok=True)
         return taken is False
-
-    def check_versions(self, versions):
-        """Refuses to train with other versions than those that the search was started with."""
-        self._refuse_changes(self._versions, versions)
-
-    def _refuse_changes(self, stored, now):
-        changes = [f"{n} was {stored.get(n)}, now {now.get(n)}" for n in stored | now if stored.get(n) != now.get(n)]
-        if changes:
-            text = printable("; ".join(changes))
-            stop(f"{self.path} holds a search with other settings ({text}): {WAYS_OUT}", status=2)
-
-    def _empty(self):
-        # Not the folder itself, which may be a link; the settings last, so that an interrupted deletion can go on.
-        for path in sorted(self.path.iterdir(), key=lambda path: path == self._settings):
-            if path.is_dir() and not path.is_symlink() and path != self._processes:
-                shutil.rmtree(path)
-            elif path.name not in ("lock", "processes"):
-                path.unlink()

@@ -23,13 +23,10 @@ def load_best(tuner):
 
     It is empty where the hypermodel's own fit() has not used the callbacks that it got, one of which saves the weights.
     """
-    tuner.precision = "float32"
-    # Another process may end a better trial, and delete the checkpoint that drops out.
-    with tuner.folder.lock(), warnings.catch_warnings():
+    tuner.precision, trials = "float32", tuner.shared_oracle.best_trials()
+    with warnings.catch_warnings():
         # A checkpoint has an optimizer's variables, which a model that is only to predict doesn't need.
         warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-        tuner.shared_oracle.read()
-        trials = [trial for trial in tuner.shared_oracle.best_trials() if trial.sha256]
         models = [tuner.load_model(trial) for trial in trials]
     for trial, model in zip(trials, models):
         model.name = f"trial_{trial.number}"
@@ -67,10 +64,9 @@ def measure(model, tuner, test_data):
     parts = {"test": (test_data, None), "val": (search.get("validation_data"), search.get("validation_steps"))}
     for part, (data, steps) in parts.items():
         if model.compiled and data is not None:
-            options = dict(zip(("x", "y", "sample_weight"), data if isinstance(data, tuple | list) else (data,)))
-            if len(options) > 1:  # not a dataset, which has batches of its own
-                options["batch_size"] = search.get("batch_size")
-            metrics = model.evaluate(**options, steps=steps, verbose=0, return_dict=True)
+            x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+            options = {"sample_weight": weights, "batch_size": search.get("batch_size"), "steps": steps}
+            metrics = model.evaluate(x, y, **options, verbose=0, return_dict=True)
             found |= {f"{part}_{name}": float(value) for name, value in metrics.items()}
     return found
 

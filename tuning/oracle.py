@@ -4,13 +4,12 @@ import secrets
 import shutil
 import time
 
-from tuning import environment
 from tuning.environment import kt
 from tuning.folder import ME
 from tuning.proposals import propose_random
 from tuning.trials import StoredTrial, read_trial, read_trials
 
-BEST_TRIALS = 4  # so many keep their checkpoints
+BEST_TRIALS = 4  # whose models are checked and reported
 
 
 class FolderOracle(kt.Oracle):
@@ -20,10 +19,7 @@ class FolderOracle(kt.Oracle):
     interrupted or damaged is simply missing: whoever comes next runs it, with the same hyperparameters. A trial that is
     run twice does no harm: each run trains in a folder of its own, and the first result that is stored counts.
 
-    Args:
-        propose: a function of proposals.py.
-        waits: whether it needs the results of earlier trials.
-        options: those of kt.Oracle.
+    `propose` is a function of proposals.py; `waits` says whether it needs the results of earlier trials.
     """
 
     def __init__(self, propose, waits, **options):
@@ -53,14 +49,14 @@ class FolderOracle(kt.Oracle):
         return trial.trial_id in self._running or self.folder.is_alive(trial.process)
 
     def best_trials(self):
-        """The best completed trials, at most BEST_TRIALS, the best one first."""
-        return [trial for trial in self.get_best_trials(BEST_TRIALS) if trial.status == "COMPLETED"]
+        """The best trials that have a checkpoint, at most BEST_TRIALS, the best one first."""
+        return [trial for trial in self.get_best_trials(BEST_TRIALS) if trial.sha256]
 
     def forget_damaged(self):
         """Makes those best trials missing whose checkpoint is not what it was when they ended; returns whether any."""
         with self.folder.lock():
             self.read()
-            damaged = [each for each in self.best_trials() if each.sha256 and each.checksum() != each.sha256]
+            damaged = [trial for trial in self.best_trials() if trial.checksum() != trial.sha256]
             for trial in damaged:
                 trial.forget("its checkpoint is missing or damaged")
                 del self.ended[trial.number]
@@ -112,7 +108,6 @@ class FolderOracle(kt.Oracle):
         return kt.engine.trial.Trial(self.get_space(), "", "IDLE" if self.awaited else "STOPPED")
 
     def _start(self, number, values, arguments, locked):
-        self.folder.check_versions(environment.versions())
         # The space as this trial knows it: what is missing in the values, KerasTuner would draw without a seed.
         trial = StoredTrial(self.folder.path, number, arguments[0])
         if str(number) not in self.trials and (trial.path / "trial.json").exists():
@@ -140,17 +135,8 @@ class FolderOracle(kt.Oracle):
             if mine.status == "FAILED":  # its message is lost on the way from KerasTuner's own workers
                 told = mine.error_file.exists()
                 mine.message = mine.error_file.read_text() if told else f"{self.objective.name} was {mine.score}"
-            mine.ended, mine.sha256 = time.time(), mine.checksum()
+            mine.ended, mine.sha256 = time.time(), mine.checksum() if mine.status == "COMPLETED" else None
             mine.write()
-            self.read()
-            for each in {*self.ended.values()} - {*self.best_trials()}:
-                if each.sha256:  # its checkpoint goes, which can take up 13 MB, and is not missed later
-                    each.sha256 = None
-                    each.write()
-                each.checkpoint.unlink(missing_ok=True)
 
-    def _save_trial(self, trial):
-        """Private in KerasTuner: writes a trial's file where it stands; here end_trial() does, whole."""
-
-    def save(self):
-        """Writes nothing: the files of the trials are the whole state."""
+    # _save_trial is private: KerasTuner writes a trial's file where it stands; end_trial() does, whole.
+    save = _save_trial = lambda *_: None  # the trials' files are the whole state

@@ -17,7 +17,7 @@ from sklearn.model_selection import permutation_test_score
 
 from tuning import figures, models
 from tuning.command_line import printable, stop
-from tuning.display import duration, flat, print_table, print_trials, short, spelled
+from tuning.display import duration, flat, print_trials, short, spelled
 from tuning.environment import np
 from tuning.folder import read_json, whole_file, write_json
 
@@ -25,10 +25,8 @@ from tuning.folder import read_json, whole_file, write_json
 def report(tuner, *test_data, image_classes=None):
     """Evaluates the best model on the test set, writes the files of a finished search, and prints its result.
 
-    Args:
-        tuner: a Tuner whose search has ended.
-        test_data: as for keras.Model.evaluate: inputs, targets and sample weights, or a dataset.
-        image_classes: the names of the classes, for pictures of an image classifier's errors.
+    `test_data` are as for keras.Model.evaluate: inputs, targets and sample weights, or a dataset. `image_classes` are
+    the names of the classes, for pictures of an image classifier's errors.
     """
     with tuner.folder:
         oracle, path, objective = tuner.shared_oracle, tuner.folder.path, tuner.shared_oracle.objective
@@ -39,8 +37,6 @@ def report(tuner, *test_data, image_classes=None):
         ranking = sorted(records, key=lambda each: math.inf if each["score"] is None else sign * each["score"])
         if not ranking or ranking[0]["score"] is None:
             stop(f"no trial was completed, see {path}/trial_1: {ranking[0]['message'] if ranking else 'none was run'}")
-        if len(records) > oracle.max_trials:
-            print(f"{len(records)} trials are stored, more than --max-trials {oracle.max_trials}: all are shown")
         write_csv(path / "trials.csv", ranking)
         print()
         print_trials(ranking)
@@ -66,7 +62,6 @@ def report(tuner, *test_data, image_classes=None):
         if together := models.mean(best_models):
             models.save(together, path / "best_four.keras")
             summary["best_four"] = four = models.measure(together, tuner, test_data)
-            write_json(path / "summary.json", summary)
             values = ", ".join(f"{spelled(name)} {four[name]:.4f}" for name in (test, objective.name) if name in four)
             print(f"Best {len(best_models)} together: {values}")
         print(f"Total elapsed time: {duration(summary['elapsed_seconds'])}")
@@ -132,33 +127,18 @@ def write_csv(path, records):
 
 
 def compare(path, summary):
-    """Prints a search in the folder `path` beside the other strategy's for the same problem, if one lies beside it.
+    """Prints a search in the folder `path` and the other strategy's with the same settings, if one lies beside it.
 
     Returns the summaries of both, or of the one, by their strategies.
     """
-
-    def problem(each):
-        return each["objective"], {name: value for name, value in each["settings"].items() if "search space" in name}
-
-    found = {summary["strategy"]: summary}
+    found, objective, mine = {summary["strategy"]: summary}, summary["objective"]["name"], summary["settings"]
     for other in map(read_json, path.parent.glob("*/summary.json")):
-        if other.keys() == summary.keys() and problem(other) == problem(summary):
-            found.setdefault(other["strategy"], other)
-    if len(found) == 1:
-        return found
-    objective, rows = summary["objective"]["name"], {}
-    found = dict(sorted(found.items(), reverse=True))
-    for strategy, each in found.items():
-        values = {"trials": len(each["trials"]), "elapsed time": duration(each["elapsed_seconds"])}
-        for model in "best", "best_four":
-            for metric in objective, objective.replace("val_", "test_"):
-                values[f"{model}: {metric}"] = f"{each[model].get(metric, math.nan):.4f}"
-        values |= {f"best: {name}": value for name, value in each["best"]["hyperparameters"].items()}
-        for name, value in values.items():
-            rows.setdefault(name, {"": spelled(name)})[strategy] = value
-    print()
-    print_table([*rows.values()])
-    one, other = (each["settings"] for each in found.values())
-    if changed := [n for n in one if n in other and one[n] != other[n] and n != "strategy"]:
-        print("The settings differ:", printable("; ".join(f"{n} ({one[n]}, {other[n]})" for n in changed)))
+        if other.keys() == summary.keys():
+            shared = mine.keys() & other["settings"].keys() - {"strategy", "precision", "trials at a time"}
+            if all(mine[name] == other["settings"][name] for name in shared):
+                found.setdefault(other["strategy"], other)
+    for strategy, each in sorted(found.items()) if len(found) > 1 else ():
+        metrics = ((name, each["best"].get(name)) for name in (objective, objective.replace("val_", "test_")))
+        values = ", ".join(f"{spelled(name)} {value:.4f}" for name, value in metrics if value is not None)
+        print(f"{strategy}, {len(each['trials'])} trials, {duration(each['elapsed_seconds'])}: {values}")
     return found

@@ -35,13 +35,12 @@ class StoredTrial(kt.engine.trial.Trial):
         self.__dict__ |= {name: state[name] for name in FACTS}
 
     def write(self):
-        """Stores it."""
         write_json(self.path / "trial.json", self.get_state())
 
     def forget(self, reason):
         """Makes it one that is missing, and says why."""
         print(f"{printable(self.path)}: {reason}, so trial {self.number} is trained again")
-        (self.path / "trial.json").unlink()
+        (self.path / "trial.json").unlink(missing_ok=True)  # without locks, others may do the same
 
     def checksum(self):
         """The SHA-256 of its checkpoint as it is now; None where there is none."""
@@ -60,12 +59,8 @@ class StoredTrial(kt.engine.trial.Trial):
         record |= {"epochs": len(rows), "score": self.score if completed else None, "started": self.started}
         record["seconds"] = (self.ended or self.started) - self.started
         record["message"] = printable(self.message.splitlines()[0]) if self.message else None
-        # With 12 digits: a float's steps add up to 0.30000000000000004.
-        values = {name: float(f"{v:.12g}") if isinstance(v, float) else v for name, v in hp.values.items()}
-        record["hyperparameters"] = {name: value for name, value in values.items() if hp.is_active(name)}
-        record["curves"] = {
-            name: [row.get(name) for row in rows] for name in dict.fromkeys(n for row in rows for n in row)
-        }
+        record["hyperparameters"] = {name: value for name, value in hp.values.items() if hp.is_active(name)}
+        record["curves"] = {name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())}
         return record
 
 

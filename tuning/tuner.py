@@ -1,6 +1,5 @@
 """The two strategies as KerasTuner tuners, whose search any number of processes share."""
 
-import functools
 import json
 import shutil
 import time
@@ -10,7 +9,7 @@ from tuning import environment, processes, proposals
 from tuning.command_line import KEPT, one_line, stop
 from tuning.display import Progress, print_trials
 from tuning.environment import keras, kt, np, tf
-from tuning.folder import ME, Folder, whole_file
+from tuning.folder import ME, Folder
 from tuning.models import fingerprint
 from tuning.oracle import FolderOracle
 
@@ -18,27 +17,22 @@ from tuning.oracle import FolderOracle
 RUN_OPTIONS = {"max_trials", "workers", "precision", "results_dir", "overwrite", "tensorboard", "deterministic"}
 AT_A_TIME = 2  # trials: each is proposed without the results of those beside it, and four lose nearly the whole lead
 ORACLE_OPTIONS = {"hyperparameters", "tune_new_entries", "allow_new_entries"}
-TUNER_OPTIONS = {"executions_per_trial", "max_model_size", "optimizer", "loss", "metrics", "distribution_strategy"}
 
 
 class Tuner(kt.Tuner):
     """KerasTuner's tuner, whose search can be interrupted at any instant, resumed, and run by several processes.
 
-    Args:
-        hypermodel, objective: as for kt.Tuner.
-        name, args: of the search's folder in --results-dir, and the parsed command line.
-        options: those of kt.Oracle and kt.Tuner that the command line does not decide.
+    `name` is that of the search's folder in --results-dir, `args` the parsed command line; further `options` are those
+    of kt.Oracle and kt.Tuner that the command line does not decide.
     """
 
     def __init__(self, hypermodel, objective, name, args, **options):
-        for option in options.keys() - ORACLE_OPTIONS - TUNER_OPTIONS:
-            stop(f"{option}= can't be given to {type(self).__name__}: --help lists the options", status=2)
         own = {option: options.pop(option) for option in ORACLE_OPTIONS & options.keys()}
         own |= {"max_trials": args.max_trials, "seed": args.seed, "max_consecutive_failed_trials": None}
         # In a worker of KerasTuner's chief, self.oracle is a proxy, which has only KerasTuner's own methods.
         self.args, self.shared_oracle = args, FolderOracle(self.propose, self.waits, objective=objective, **own)
         keras.utils.clear_session()  # in a notebook, Keras counts its names on
-        path, versions, fastest = args.results_dir / name, environment.versions(), environment.fastest_precision()
+        path, fastest = args.results_dir / name, environment.fastest_precision()
         keras.config.set_dtype_policy(fastest)
         path.mkdir(parents=True, exist_ok=True)  # TensorFlow's error would be no OSError
         # KerasTuner looks for files of its own where it is told to put them: there are none in this subfolder.
@@ -53,7 +47,7 @@ class Tuner(kt.Tuner):
         mixed = {each.dtype for each in getattr(model, "outputs", None) or ()} == {"float32"}
         defaults = {"precision": fastest if mixed else "float32", "trials at a time": args.workers or AT_A_TIME}
         settings |= {"precision": args.precision} if args.precision != "auto" else {}
-        self.folder = Folder(path, args.overwrite, settings, defaults, versions)
+        self.folder = Folder(path, args.overwrite, settings | environment.versions(), defaults)
         self.settings, self.precision = self.folder.settings, self.folder.settings["precision"]
         environment.set_up(self.precision, args.deterministic)
         self.shared_oracle.join(self.folder, self.settings["trials at a time"])
@@ -61,8 +55,8 @@ class Tuner(kt.Tuner):
     def search(self, *fit_args, **fit_kwargs):
         """Runs the trials that are missing, with the arguments of the hypermodel's fit()."""
         self.fit_data = fit_args[0] if fit_args else fit_kwargs.get("x")
-        fit_kwargs.pop("verbose", None)  # what is shown depends on where it is shown
         self.fit_kwargs = dict(fit_kwargs)  # the report evaluates with the same data and batches
+        fit_kwargs["verbose"] = 0  # what is shown depends on where it is shown
         if self.args.tensorboard:  # KerasTuner gives each trial a folder and adds its hyperparameters
             logs = keras.callbacks.TensorBoard(self.folder.path / "tensorboard")
             fit_kwargs["callbacks"] = [*fit_kwargs.get("callbacks", ()), logs]
@@ -114,7 +108,6 @@ class Tuner(kt.Tuner):
         if not model.built and self.fit_data is not None:  # a subclassed one, which has no weights before a batch
             x = next(iter(self.fit_data))[0] if isinstance(self.fit_data, tf.data.Dataset) else self.fit_data
             model(keras.tree.map_structure(lambda each: each[:1], x))
-        model.fit = functools.partial(model.fit, verbose=0)
         return model
 
     def run_trial(self, trial, *args, **kwargs):
@@ -136,8 +129,7 @@ class Tuner(kt.Tuner):
     def on_epoch_begin(self, trial, model, epoch, logs=None):
         # On a full disk, HDF5 crashes the process: so there must be room for weights, moments and averages.
         room = self.stored.run_folder / "room"
-        with whole_file(room) as draft:
-            draft.write_bytes(bytes(100_000 + 20 * model.count_params()))
+        room.write_bytes(bytes(100_000 + 20 * model.count_params()))
         room.unlink()
 
     def on_batch_end(self, trial, model, batch, logs=None):
