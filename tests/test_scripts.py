@@ -74,7 +74,7 @@ def test_a_terminal_shows_bars_and_no_lines_of_epochs_and_keeps_its_cursor(start
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     variables = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "env": variables | {"TERM": "xterm-256color"}}
-    process, output = start(DIGITS, "--epochs", "40", "--max-trials", "2", "--workers", "2", **streams), b""
+    process, output = start(DIGITS, "--epochs", "200", "--max-trials", "2", "--workers", "2", **streams), b""
     os.close(theirs)
     with pytest.raises(OSError):  # once the process has closed its side
         while part := os.read(ours, 10_000):

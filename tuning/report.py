@@ -137,7 +137,8 @@ def compare(path, summary):
             shared = mine.keys() & other["settings"].keys() - {"strategy", "precision", "trials at a time"}
             if all(mine[name] == other["settings"][name] for name in shared):
                 found.setdefault(other["strategy"], other)
-    for strategy, each in sorted(found.items()) if len(found) > 1 else ():
+    found = dict(sorted(found.items()))  # whichever of them this is, importance() finds the same
+    for strategy, each in found.items() if len(found) > 1 else ():
         metrics = ((name, each["best"].get(name)) for name in (objective, objective.replace("val_", "test_")))
         values = ", ".join(f"{spelled(name)} {value:.4f}" for name, value in metrics if value is not None)
         print(f"{strategy}, {len(each['trials'])} trials, {duration(each['elapsed_seconds'])}: {values}")

@@ -34,6 +34,8 @@ class Tuner(kt.Tuner):
         keras.utils.clear_session()  # in a notebook, Keras counts its names on
         path, fastest = args.results_dir / name, environment.fastest_precision()
         keras.config.set_dtype_policy(fastest)
+        if args.workers == 0 and not path.exists():
+            stop(f"{path} holds no search: --workers 0 only shows one", status=2)
         path.mkdir(parents=True, exist_ok=True)  # TensorFlow's error would be no OSError
         # KerasTuner looks for files of its own where it is told to put them: there are none in this subfolder.
         super().__init__(self.shared_oracle, hypermodel, directory=path, project_name="processes", **options)
