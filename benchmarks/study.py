@@ -5,8 +5,7 @@
     python benchmarks/study.py --report           the report alone, from the committed files
 
 Each search is a line in searches.csv, each of their trials one in trials.csv, each repeated training of the best set
-one in repeated.csv: delete all three when common.py has changed. Both strategies start from the same four trials, so
-they are compared seed by seed. A search takes some 10 minutes. Prints Markdown, and draws a picture.
+one in repeated.csv: delete all three when common.py has changed. A search takes 10 minutes. Prints Markdown.
 """
 
 import argparse
@@ -26,7 +25,6 @@ SEEDS = (1, 2, 3, 4, 5)
 SCRIPTS = {"random search": "random_search_tuning.py", "Bayesian optimization": "bayesian_tuning.py"}
 SEARCHES, TRIALS, REPEATED = (HERE / f"{name}.csv" for name in ("searches", "trials", "repeated"))
 HYPERPARAMETERS = ("units", "dropout", "learning_rate", "optimizer")
-COLOURS = "#0072B2", "#D55E00"  # blue and vermillion, which the colour-blind tell apart
 MEASURES = *ACCURACIES, *(f"best_four_{name}" for name in ACCURACIES), "trials_5_to_10", "epochs"
 
 
@@ -107,7 +105,7 @@ def measures_table(searches, seeds):
 def draw_progress(trials, seeds):
     """The best validation accuracy so far: a thin line a search, a thick one for the mean of a strategy."""
     figure, ax = plt.subplots(figsize=(6, 3.8), dpi=150, layout="constrained")
-    for strategy, colour in zip(SCRIPTS, COLOURS):
+    for strategy, colour in zip(SCRIPTS, ("#0072B2", "#D55E00")):
         scores = [[row["val_accuracy"] for row in of(trials, strategy, seed)] for seed in seeds]
         curves = np.fmax.accumulate(np.array(scores, float), axis=1)
         numbers, mean = range(1, curves.shape[1] + 1), curves.mean(axis=0)
