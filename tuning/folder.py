@@ -69,12 +69,12 @@ class Folder:
     """
 
     def __init__(self, path, overwrite, settings, defaults):
-        self.path, self._processes, self._settings = path, path / "processes", path / "settings.json"
+        self.path, self._processes, file = path, path / "processes", path / "settings.json"
         self._processes.mkdir(parents=True, exist_ok=True)
         self._mine = FileLock(self._processes / ME, blocking=False, fallback_to_soft=False, thread_local=False)
         with self.lock():
-            stored = read_json(self._settings)
-            left = [*path.glob("trial_*"), *path.glob("tuner*.json"), *path.glob("settings.json")]
+            stored = read_json(file)
+            left = [*path.glob("trial_*"), *path.glob("tuner*.json"), *path.glob(file.name)]
             if overwrite and stored.get("made", 0) < STARTED:
                 for name in [each.name for each in self._processes.iterdir() if self.is_alive(each.name)]:
                     stop(f"{path} is in use by {name}: let it end, or use another --results-dir", status=2)
@@ -87,7 +87,7 @@ class Folder:
             settings = json.loads(json.dumps(settings, default=str))
             if not stored:
                 stored = {"made": time.time(), "settings": defaults | settings}
-                write_json(self._settings, stored)
+                write_json(file, stored)
             was = self.settings = stored["settings"]
             now = {name: was[name] for name in defaults} | settings
             if changes := [f"{n} was {was.get(n)}, now {now.get(n)}" for n in was | now if was.get(n) != now.get(n)]:
