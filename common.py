@@ -109,6 +109,7 @@ def early_stopping(patience):
 
 
 FOLDER = Path("datasets") / "fashion-mnist"  # in Keras' cache, and in /usr/share where Debian's package is installed
+CACHE = Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras")) / FOLDER
 URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"  # Keras' own origin
 SHA256 = {  # of the decompressed bytes; Keras' own loader checks nothing, and has no time-out
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -118,14 +119,9 @@ SHA256 = {  # of the decompressed bytes; Keras' own loader checks nothing, and h
 }
 
 
-def keras_cache():
-    """Where Keras keeps this data set: a Path."""
-    return Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras")) / FOLDER
-
-
 def read_idx(name):
     """Finds, verifies and reads a file, a key of SHA256: a uint8 array of shape (n, 28, 28), or (n,) for labels."""
-    paths = [folder / f"{name}.gz" for folder in (keras_cache(), Path("/usr/share") / FOLDER)]
+    paths = [folder / f"{name}.gz" for folder in (CACHE, Path("/usr/share") / FOLDER)]
     if not any(path.exists() for path in paths):
         fetch_data()
     content = decompress(next(path for path in paths if path.exists()), name)
@@ -147,9 +143,8 @@ def decompress(path, name):
 
 def fetch_data():
     """Puts the four files into Keras' cache: from Keras' own origin, else from Debian's package."""
-    cache = keras_cache()
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as draft:  # half a file is never found under its name
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as draft:  # half a file is never found under its name
         print(f"Fetching Fashion-MNIST from {URL}", file=sys.stderr)
         try:
             for name in SHA256:
@@ -162,10 +157,10 @@ def fetch_data():
             try:
                 extract_debian_package(Path(draft))
             except (OSError, subprocess.SubprocessError) as error:
-                ways = f"put {', '.join(f'{name}.gz' for name in SHA256)} into {cache}, or install Debian's package"
+                ways = f"put {', '.join(f'{name}.gz' for name in SHA256)} into {CACHE}, or install Debian's package"
                 raise OSError(f"Fashion-MNIST can't be fetched ({reason}; {error}): {ways}") from error
         for name in SHA256:
-            os.replace(Path(draft) / f"{name}.gz", cache / f"{name}.gz")
+            os.replace(Path(draft) / f"{name}.gz", CACHE / f"{name}.gz")
 
 
 def extract_debian_package(folder):

@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RANDOM_SEARCH = "random_search_tuning.py"
 ACCURACIES = "val_accuracy", "test_accuracy"
+PACKAGES = "tensorflow", "keras", "keras_tuner", "numpy"
 
 
 def run(script, *options):
@@ -59,7 +60,7 @@ def search(script, *options):
         "epochs": [trial["curves"]["seconds"] for trial in trials],
         "scores": [trial["score"] for trial in trials],
         "summary": summary,
-        "machine": machine(summary["hardware"], summary["versions"]),
+        "machine": machine(summary["hardware"], {name: summary["settings"][name] for name in PACKAGES}),
         **{name: summary["best"][name] for name in ACCURACIES},
         **{f"best_four_{name}": summary.get("best_four", {}).get(name) for name in ACCURACIES},
     }

@@ -29,7 +29,7 @@ def main():
         middle, largest = statistics.median(seconds), max(seconds)
         cells = [f"{each:.2f}" for each in (middle, largest, largest / middle)]
         rows.append([name, *cells, f"{sum(seconds):.0f}", " ".join(f"{each:.1f}" for each in seconds)])
-    print(f"{machine(trainings.environment.hardware(), trainings.environment.versions())}\n")
+    print(f"{machine(trainings.environment.hardware(), trainings.environment.VERSIONS)}\n")
     print(table(["seconds of an epoch", "median", "largest", "largest / median", "sum", "one by one"], rows))
 
 

@@ -31,7 +31,7 @@ class EpochTimes(keras.callbacks.Callback):
 def build(seed, hyperparameters=HYPERPARAMETERS, precision=None):
     """The model of a trial, after setting the seed; returns the hypermodel and hp as well."""
     keras.backend.clear_session()
-    environment.set_up(precision or environment.fastest_precision(), deterministic=False)
+    keras.config.set_dtype_policy(precision or environment.fastest_precision())
     keras.utils.set_random_seed(seed)
     hp = kt.HyperParameters()
     hp.values = dict(hyperparameters)

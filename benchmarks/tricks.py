@@ -101,7 +101,7 @@ def main():
         cells = [spread([row[key] for row in mine], form) for key, form in forms.items()]
         lines.append([name, cells[0], spread(gains, "+.4f"), *cells[1:]])
     environment = trainings.environment
-    print(f"{machine(environment.hardware(), environment.versions())}, {cores} trainings at a time\n")
+    print(f"{machine(environment.hardware(), environment.VERSIONS)}, {cores} trainings at a time\n")
     print(f"{trainings.HYPERPARAMETERS}, mean ± standard deviation of {len(SEEDS)} seeds\n")
     print(table(["", "best validation accuracy", "difference", "epochs", "seconds of an epoch"], lines))
 

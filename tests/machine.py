@@ -21,7 +21,7 @@ NOBODY = 54321  # the id of a user and of a group that have no name
 def data_folder():
     """The folder in which this machine has the four files of the data set."""
     common.load_test_data(), common.load_train_data(4)  # fetches them where they are missing
-    folders = common.keras_cache(), Path("/usr/share") / common.FOLDER
+    folders = common.CACHE, Path("/usr/share") / common.FOLDER
     return next(folder for folder in folders if (folder / "t10k-labels-idx1-ubyte.gz").exists())
 
 

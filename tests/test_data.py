@@ -23,8 +23,9 @@ NOWHERE = "http://127.0.0.1:9/"  # where nobody listens
 def cache(tmp_path, monkeypatch):
     """An empty Keras cache; where its data set will lie."""
     data_folder()  # is looked up in the real one
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    return common.keras_cache()
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))  # for other processes
+    monkeypatch.setattr(common, "CACHE", tmp_path / "keras" / common.FOLDER)
+    return common.CACHE
 
 
 @pytest.fixture

@@ -321,7 +321,7 @@ def test_trials_that_fail_say_why_and_where_none_was_completed_one_line_says_so(
     reason = r"InvalidArgumentError: .* 10 .*\[0, 10\)"  # each of TensorFlow's operations has its own words
     assert len(re.findall(rf"Trial . of 2: failed.*: {reason}", output)) == 2
     assert_one_line(errors, "no trial was completed", "trial_1: InvalidArgumentError")
-    files = [path.read_text() for path in tmp_path.glob("digits/trial_*/run_*/error.txt")]
+    files = [json.loads(path.read_text())["message"] for path in tmp_path.glob("digits/trial_*/trial.json")]
     assert len(files) == 2 and all(part in each for each in files for part in ("[0, 10)", "Traceback", "model.fit"))
 
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import DIGITS, FOLDERS, ONE_CORE, QUICK, RANDOM, SMALL, outcome, result, trials, wait_until
 from machine import at_work
 
-from tuning import folder, oracle, proposals
+from tuning import folder, oracle
 
 
 def project(path, name="digits"):
@@ -80,11 +80,16 @@ with contextlib.suppress(FileExistsError, KeyError):
 
 def test_children_that_can_not_start_or_are_killed_are_named_and_replaced(start, expected, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(FIRST_CHILD_FAILS)
-    starter = start(DIGITS, *QUICK, "--workers", "3", env=os.environ | {"PYTHONPATH": str(tmp_path)})
-    wait_until(lambda: set(running(project(tmp_path))) - {starter.pid})
-    (child,) = {*running(project(tmp_path))} - {starter.pid}
+    log, told = tmp_path / "log.txt", "Process %s of this search has ended, the others take its trial: %s\n"
+    options = {"stdout": open(log, "w"), "env": os.environ | {"PYTHONPATH": str(tmp_path)}}
+    starter = start(DIGITS, *QUICK, "--workers", "3", **options)
+    wait_until(lambda: "no more GPUs" in log.read_text())
+    children = psutil.Process(starter.pid).children
+    wait_until(lambda: len(children()) == 1)  # the other one
+    (child,) = (each.pid for each in children())
     os.kill(child, signal.SIGKILL)
-    output, told = end(starter), "Process %s of this search has ended, the others take its trial: %s\n"
+    end(starter)
+    output = log.read_text()
     assert output.count(f"{child}") == output.count(told % (child, "killed by signal 9")) == 1
     assert len(re.findall(told % (r"\d+", "no more GPUs"), output)) == 1
     assert outcome(project(tmp_path)) == expected
@@ -107,7 +112,7 @@ def test_of_a_trial_that_is_run_twice_the_second_result_is_dropped(tmp_path, mon
     space = kt.HyperParameters()
     space.Int("units", 1, 100)
     options = {"objective": kt.Objective("loss", "min"), "max_trials": 1, "seed": 1, "hyperparameters": space}
-    oracles = [oracle.FolderOracle(proposals.propose_random, False, **options) for _ in range(2)]
+    oracles = [oracle.FolderOracle(None, **options) for _ in range(2)]
     for each in oracles:
         each.join(folder.Folder(tmp_path / "search", False, {}, {}), 1)
     ongoing = [each.create_trial("tuner0") for each in oracles]

@@ -34,14 +34,14 @@ class Parser(argparse.ArgumentParser):
         add("--tensorboard", action="store_true", help="write logs for TensorBoard")
         add("--deterministic", action="store_true", help="same digits on a GPU too, slower; on CPUs they always are")
 
-    def add_number(self, option, default, text, low=1, high=None):
-        """Adds an option for a whole number of at least `low` and, where given, at most `high`."""
+    def add_number(self, option, default, text, low=1, high=sys.maxsize):
+        """Adds an option for a whole number from `low` to `high`."""
 
         def number(value):
             with contextlib.suppress(ValueError):
-                if low <= int(value) <= (high or int(value)):
+                if low <= int(value) <= high:
                     return int(value)
-            span = f"from {low} to {high}" if high else f"of at least {low}"
+            span = f"of at least {low}" if high == sys.maxsize else f"from {low} to {high}"
             raise argparse.ArgumentTypeError(f"must be a whole number {span}, not {value!r}")
 
         help = text if default is None else f"{text} ({default})"
@@ -58,18 +58,23 @@ def stop(line, status=1):
     sys.exit(status)
 
 
-def printable(text):
-    """The text with a question mark for each character that a terminal would obey instead of show."""
-    return "".join(character if character.isprintable() else "?" for character in str(text))
-
-
 def one_line(error):
     """What an exception says, in one line: without the stack traces that TensorFlow puts before and after it."""
     if isinstance(error, OSError) and error.errno and "\n" in str(error):  # HDF5 writes a page
         return os.strerror(error.errno)
     noise = " ", "\t", "Graph execution error", "Detected at node", "<stack traces", "Exception encountered"
     lines = (line.rstrip() for line in str(error).splitlines() if line.strip() and not line.startswith(noise))
-    return printable(next(lines, type(error).__name__))[:600]
+    return next(lines, type(error).__name__)[:600]
+
+
+def stop_for(error):
+    """Ends the process with a line that says what an exception says, and status 1."""
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would fail once more when it flushes stdout
+        stop(f"nobody reads the output any more. {KEPT}.")
+    out_of_memory = type(error).__name__ in ("MemoryError", "ResourceExhaustedError")  # the latter is TensorFlow's
+    hint = " (out of memory: fewer --workers may help)" if out_of_memory else ""
+    stop(f"{one_line(error).rstrip('.')}{hint}. {KEPT}.")
 
 
 @contextlib.contextmanager
@@ -89,8 +94,5 @@ def errors_in_one_line():
         yield
     except KeyboardInterrupt:
         stop(f"interrupted. {KEPT}, and trains again what was running.", status=128 + signal.SIGINT)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would fail once more when it flushes stdout
-        stop(f"nobody reads the output any more. {KEPT}.")
     except (OSError, ImportError, MemoryError) as error:
-        stop(f"{one_line(error)}. {KEPT}.")
+        stop_for(error)

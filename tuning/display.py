@@ -1,5 +1,6 @@
 """How trials are shown: tables, and while they run, bars in a terminal, else a line an epoch and a trial."""
 
+import contextlib
 import sys
 import time
 
@@ -9,8 +10,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tuning.command_line import printable
 from tuning.trials import read_trials
+
+IS_TERMINAL = sys.stdout.isatty() and not Console().is_dumb_terminal  # one that can move its cursor
 
 
 def duration(seconds):
@@ -21,17 +23,12 @@ def duration(seconds):
 
 def short(value):
     """A value as text: floats with four digits."""
-    return printable(f"{value:.4g}" if isinstance(value, float) else value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def spelled(name):
     """The name of a metric or a hyperparameter as people write it: validation accuracy."""
-    return printable(name).replace("val_", "validation ").replace("_", " ")
-
-
-def is_terminal():
-    """Whether the output goes to a terminal that can move its cursor."""
-    return sys.stdout.isatty() and not Console().is_dumb_terminal
+    return name.replace("val_", "validation ").replace("_", " ")
 
 
 def flat(record):
@@ -42,44 +39,33 @@ def flat(record):
 
 
 def print_trials(records):
-    """Prints a table of the records of trials, and why some failed."""
-    rows, hidden = [], {"status", "started", "message"}
+    """Prints a table of the records of trials."""
+    rows = []
     for each in records:
         score = each["status"].lower() if each["score"] is None else f"{each['score']:.4f}"
         row = flat(each) | {"score": score, "seconds": round(each["seconds"]), "best_epoch": each["best_epoch"] or "-"}
-        rows.append({name: value for name, value in row.items() if name not in hidden})
+        rows.append({name: row[name] for name in row if name not in ("status", "started", "message")})
     table, names = Table(box=None, pad_edge=False), list(dict.fromkeys(name for row in rows for name in row))
     for name in names:
         table.add_column(Text(spelled(name)), justify="right" if name != names[0] else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(short(row.get(name, "-"))) for name in names))
-    Console(width=None if is_terminal() else 500, force_terminal=is_terminal()).print(table)
-    for each in records:
-        if each["message"]:
-            print(f"Trial {each['trial']} failed: {each['message']}")
+    Console(width=None if IS_TERMINAL else 500, force_terminal=IS_TERMINAL).print(table)
 
 
-class Progress:
+class Progress(contextlib.ExitStack):
     """Shows what is new in the trials' files, whichever process has written it, whenever look() is called."""
 
     def __init__(self, oracle, epochs, at_a_time):  # `epochs` of a trial, at most: None where that is not known
-        self.oracle, self.epochs, self.at_a_time = oracle, epochs, at_a_time
-        self.objective, self.total, self.looked = oracle.objective, oracle.max_trials, 0
-        trials = read_trials(oracle.folder.path).values()
-        self.ended = {trial.run: trial.record(self.objective) for trial in trials if trial.has_ended}
+        super().__init__()
+        self.oracle, self.epochs, self.at_a_time, self.looked = oracle, epochs, at_a_time, 0
+        self.objective, self.total = oracle.objective, oracle.max_trials
+        self.ended = {trial.run: trial.record(self.objective) for trial in oracle.ended.values()}
         self.shown = {}  # the runs that were shown, and how many of their epochs
-        self.live = Live() if is_terminal() else None
-
-    def __enter__(self):
+        self.live = self.enter_context(Live()) if IS_TERMINAL else None
         if self.live:
-            self.live.start()
             self.live.console.show_cursor(True)  # kill -9 must not leave a terminal without one
-        return self
-
-    def __exit__(self, *exception):
-        self.look(pause=0)
-        if self.live:
-            self.live.stop()
+        self.callback(self.look, pause=0)
 
     def look(self, pause=1):
         """Shows what is new, unless that was done less than `pause` seconds ago."""
@@ -88,21 +74,22 @@ class Progress:
         self.looked, before, grid = time.monotonic(), len(self.ended), Table.grid(padding=(0, 1))
         trials = read_trials(self.oracle.folder.path).values()
         for trial in trials:
-            if trial.run in self.ended or not (trial.has_ended or self.oracle.is_running(trial)):
+            if trial.run in self.ended or not (trial.has_ended or self.oracle.folder.is_alive(trial.process)):
                 continue
-            epochs, name = trial.epochs(), f"Trial {trial.number}"
+            name, of, epochs = f"Trial {trial.number}", f"of {self.total}", trial.epochs()
             if trial.run not in self.shown:
-                values = ", ".join(f"{spelled(hp)} {short(value)}" for hp, value in trial.proposed.items())
-                print(f"{name} of {self.total}: {values}")
+                print(f"{name} {of}: {', '.join(f'{spelled(hp)} {short(v)}' for hp, v in trial.proposed.items())}")
+            values = [f"{n} {row[n]:.4f}, " if (n := self.objective.name) in row else "" for row in epochs]
             for i in range(self.shown.get(trial.run, 0), 0 if self.live else len(epochs)):
-                print(f"{name}, epoch {i + 1}: {self._value(epochs[i])}{epochs[i]['seconds']:.1f} s")
+                print(f"{name}, epoch {i + 1}: {values[i]}{epochs[i]['seconds']:.1f} s")
             self.shown[trial.run] = len(epochs)
             if trial.has_ended:
-                self.ended[trial.run] = record = trial.record(self.objective)
-                print(f"{name} of {self.total}: {self._outcome(record)}")
+                self.ended[trial.run] = trial.record(self.objective)
+                print(f"{name} {of}: {self._outcome(self.ended[trial.run])}")
             else:
-                at_most = f" of at most {self.epochs}" if self.epochs else ""
-                text = f"{self._value(epochs[-1]) if epochs else ''}epoch {len(epochs) + 1}{at_most}"
+                text = f"{''.join(values[-1:])}epoch {len(epochs) + 1}" + f" of at most {self.epochs}" * bool(
+                    self.epochs
+                )
                 grid.add_row(name.lower(), ProgressBar(self.epochs or 1, len(epochs), width=20), text)
         records = [self.ended[trial.run] for trial in trials if trial.run in self.ended]
         if self.live:
@@ -110,9 +97,6 @@ class Progress:
             self.live.update(grid)
         elif len(self.ended) > before:
             print(self._summary(records))
-
-    def _value(self, row):
-        return f"{self.objective.name} {row[self.objective.name]:.4f}, " if self.objective.name in row else ""
 
     def _outcome(self, record):
         if record["score"] is None:

@@ -1,4 +1,4 @@
-"""Sets up TensorFlow and Keras before anything else imports them, and knows the hardware.
+"""Sets up TensorFlow and Keras before anything else imports them, knows the hardware, and starts more processes on it.
 
 The other files import keras, kt, np and tf from here, so that none of them can come too early.
 """
@@ -7,7 +7,12 @@ import contextlib
 import logging
 import os
 import platform
+import re
 import shutil
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 # What a search needs, whatever keras.json and the environment say; TensorFlow's own variables stay the user's.
@@ -15,6 +20,7 @@ os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_USE_LEGACY_KERAS": "0"}
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # digits depend on it, and must not on the number of cores
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters comes as a Python exception
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off by default with AVX2 only: a step takes 1.2 times as long
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # several processes may share a GPU
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it says where its cache is
 
 _stderr = os.dup(2)
@@ -31,23 +37,21 @@ try:
 finally:
     os.dup2(_stderr, 2)
 
+if not GPUS:  # one thread for each process: digits depend neither on cores nor on how many trials run at a time
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
 PROCESSES_PER_GPU = 4  # a small network leaves most of a GPU idle
 BYTES_PER_PROCESS = 1e9
+CPU = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""  # on Linux
+VERSIONS = {module.__name__: module.__version__ for module in (tf, keras, kt, np)}  # a result depends on them
 
 keras.config.set_floatx("float32")
 keras.config.set_image_data_format("channels_last")
 keras.config.set_epsilon(1e-7)
-kt.src.config.DEBUG = False  # private: else KerasTuner prints a traceback of each failed trial, which is reported
+# Private: KerasTuner prints a traceback of each failed trial. We report it, but its chief can't know of its workers'.
+kt.src.config.DEBUG = "KERASTUNER_TUNER_ID" in os.environ
 tf.get_logger().setLevel("ERROR")  # it warns of a graph for each trial, which is what a search needs
-
-with contextlib.suppress(RuntimeError):  # in a notebook in which TensorFlow has run, these can't be set any more
-    for _gpu in GPUS:
-        tf.config.experimental.set_memory_growth(_gpu, True)  # several processes may share it
-    # One thread for each process on a CPU: digits depend neither on cores nor on how many trials run at a time.
-    if not GPUS and "TF_NUM_INTRAOP_THREADS" not in os.environ:
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-    if not GPUS and "TF_NUM_INTEROP_THREADS" not in os.environ:
-        tf.config.threading.set_inter_op_parallelism_threads(1)
 
 _all_reduce = keras.optimizers.Optimizer._all_reduce_sum_gradients
 # Private, and the only way: to sum the gradients of several devices, TensorFlow registers a function for good, and with
@@ -57,23 +61,10 @@ keras.optimizers.Optimizer._all_reduce_sum_gradients = lambda self, grads_and_va
 )
 
 
-def set_up(precision, deterministic):
-    """Sets the dtype policy, and TensorFlow's determinism: on CPUs always, where it costs nothing."""
-    keras.config.set_dtype_policy(precision)
-    if deterministic or not GPUS:
-        tf.config.experimental.enable_op_determinism()
-
-
-def _cpu():  # what Linux says of the first processor
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().partition("\n\n")[0].splitlines() if path.exists() else []
-    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-
-
 def fastest_precision():
     """The dtype policy with the fastest training step on this hardware, by asking the hardware."""
     if not GPUS:  # without instructions for bfloat16 it is emulated, ten times slower
-        return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & set(_cpu().get("flags", "").split()) else "float32"
+        return "mixed_bfloat16" if re.search(" (avx512|amx)_bf16", CPU) else "float32"
     capability = tf.config.experimental.get_device_details(GPUS[0]).get("compute_capability", (0, 0))  # tensor cores
     return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
 
@@ -90,8 +81,8 @@ def most_processes():
 def hardware():
     """What this process runs on: the names of the GPUs, or how many cores it may use of which processor."""
     gpus = [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in GPUS]
-    cores, name = joblib.cpu_count(), _cpu().get("model name") or platform.processor()
-    return ", ".join(gpus) or f"{cores} CPU core{'s' * (cores > 1)} ({name})"
+    cores, name = joblib.cpu_count(), re.search("model name[^:]*: (.*)", CPU)
+    return ", ".join(gpus) or f"{cores} CPU core{'s' * (cores > 1)} ({name[1] if name else platform.processor()})"
 
 
 def announce(precision, at_a_time):
@@ -104,6 +95,43 @@ def announce(precision, at_a_time):
     print(f"{hardware()}, {precision.removeprefix('mixed_')}, {trials}")
 
 
-def versions():
-    """The versions of the packages that a result depends on."""
-    return {module.__name__: module.__version__ for module in (tf, keras, kt, np)}
+STARTER = "TUNING_STARTED_BY"  # the variable that tells a process that another one has started it
+IS_CHILD = STARTER in os.environ
+
+
+def _end_with_starter():
+    os.read(0, 1)  # our standard input is a pipe of the starter's, which closes when that is gone, whatever ended it
+    os._exit(1)
+
+
+if IS_CHILD:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the starter
+    threading.Thread(target=_end_with_starter, daemon=True).start()
+
+
+@contextlib.contextmanager
+def started(count):
+    """Keeps so many more processes at work; a context manager. One that dies is named; the others take its trial."""
+    command = [sys.executable, *(each for each in sys.argv if each != "--overwrite")]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(len(GPUS))))).split(",")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    children, over = [], threading.Event()
+
+    def watch(child):
+        errors = child.stderr.read().split("\n")
+        if child.wait() and not over.is_set():
+            reason = next(filter(None, reversed(errors)), f"killed by signal {-child.returncode}")
+            print(f"Process {child.pid} of this search has ended, the others take its trial: {reason}")
+
+    try:
+        for number in range(1, count + 1):
+            gpu = {"CUDA_VISIBLE_DEVICES": visible[number % len(visible)]} if GPUS else {}
+            variables = os.environ | gpu | {STARTER: str(os.getpid())}
+            children.append(subprocess.Popen(command, env=variables, text=True, errors="replace", **pipes))
+            threading.Thread(target=watch, args=children[-1:], daemon=True).start()
+        yield
+    finally:
+        over.set()
+        for child in children:  # they have nothing left to do, or this process was interrupted
+            child.kill()
+            child.wait()

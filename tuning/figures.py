@@ -59,17 +59,14 @@ def search(records, best, objective, space):
     figure, axes = new(2.8 * rows, rows, 2)
     draw_best_so_far(axes[0, 0], records, objective, color=GREY, label="best so far")
     for ax, hp in zip(axes.flat, [None, *space]):
-        points = [each for each in records if each["score"] is not None]
-        points = [each for each in points if hp is None or hp.name in each["hyperparameters"]]
-        x = np.array([each["hyperparameters"][hp.name] if hp else each["trial"] for each in points])
-        x = x if hp is None or hasattr(hp, "min_value") else x.astype(str)
-        y = np.array([each["score"] for each in points])
-        for proposer, (colour, marker) in PROPOSERS.items():
-            if any(chosen := [each["proposed_by"] == proposer for each in points]):
-                ax.scatter(x[chosen], y[chosen], 45, colour, marker=marker, zorder=3, label=proposer)
-        if best in points:
-            i = points.index(best)
-            ax.scatter(x[i : i + 1], y[i], 150, "none", edgecolors="black", zorder=4, label="best")
+        for each in records:
+            x = each["hyperparameters"].get(hp.name) if hp else each["trial"]
+            if each["score"] is not None and x is not None:
+                x = x if hp is None or hasattr(hp, "min_value") else str(x)
+                colour, marker = PROPOSERS[each["proposed_by"]]
+                ax.scatter(x, each["score"], 45, colour, marker=marker, zorder=3, label=each["proposed_by"])
+                if each is best:
+                    ax.scatter(x, each["score"], 150, "none", edgecolors="black", zorder=4, label="best")
         ax.set_xlabel(spelled(hp.name if hp else "trial"), parse_math=False)
         ax.margins(0.12)
         if getattr(hp, "sampling", None) == "log":
@@ -87,11 +84,19 @@ def search(records, best, objective, space):
 
 
 def errors(model, test_data, batch_size, class_names):
-    """Pictures of an image classifier's errors on test data as for report(), by their names; prints the worst class."""
+    """Pictures of an image classifier's errors on test data as for report(), by their names; prints the worst class.
+
+    Targets are class numbers, of shape (n,) or (n, 1), or one-hot; outputs probabilities or logits, of shape
+    (n, classes), or of the second of two classes, of shape (n, 1).
+    """
     if len(test_data) == 1:  # a dataset
         test_data = [np.concatenate(each) for each in zip(*test_data[0].as_numpy_iterator())]
-    images, targets, *_ = test_data
-    targets, probabilities = classes(targets, model.predict(images, batch_size=batch_size, verbose=0))
+    images, targets, outputs = *test_data[:2], model.predict(test_data[0], batch_size=batch_size, verbose=0)
+    targets = targets.argmax(axis=1) if targets.ndim == 2 and targets.shape[1] > 1 else targets.reshape(-1).astype(int)
+    logits = outputs.min() < 0 or outputs.max() > 1.001
+    if outputs.shape[1] == 1:
+        outputs = np.hstack([0 * outputs if logits else 1 - outputs, outputs])
+    probabilities = scipy.special.softmax(outputs, axis=1) if logits else outputs
     figure, [[ax]] = new(5.6)
     options = {"labels": range(len(class_names)), "display_labels": class_names, "xticks_rotation": 90, "ax": ax}
     options |= {"cmap": "Blues", "colorbar": False}
@@ -101,22 +106,6 @@ def errors(model, test_data, batch_size, class_names):
     ax.set(xlabel="predicted class", ylabel="true class (number of images) and its recall")
     print(f"Worst class: {class_names[recalls.argmin()]}, recall {recalls.min():.3f}")
     return {"confusion_matrix": figure, "mistakes": mistakes(images, targets, probabilities, class_names)}
-
-
-def classes(targets, outputs):
-    """Class numbers of shape (n,) and probabilities of shape (n, classes), whatever form a model's data have.
-
-    Args:
-        targets: class numbers of shape (n,) or (n, 1), or one-hot of shape (n, classes).
-        outputs: probabilities or logits of shape (n, classes), or one probability or logit of shape (n, 1).
-    """
-    targets, outputs = np.asarray(targets), np.asarray(outputs, float)
-    one_hot = targets.ndim == 2 and targets.shape[1] > 1
-    targets = targets.argmax(axis=1) if one_hot else targets.reshape(-1).astype(int)
-    logits = outputs.min() < 0 or outputs.max() > 1.001
-    if outputs.shape[1] == 1:
-        outputs = np.hstack([0 * outputs if logits else 1 - outputs, outputs])
-    return targets, scipy.special.softmax(outputs, axis=1) if logits else outputs
 
 
 def mistakes(images, targets, probabilities, class_names):

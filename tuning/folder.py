@@ -1,7 +1,7 @@
 """The folder that the processes of a search share: whole files, the settings, and who is at work in it.
 
-Locks belong to the operating system, which releases those of a process that dies. On a file system without locks, two
-processes may run the same trial, which costs time and changes nothing.
+The operating system releases the locks of a process that dies. On a file system without locks, two processes may run
+the same trial, which costs time and changes nothing.
 """
 
 import contextlib
@@ -14,20 +14,17 @@ import time
 
 from filelock import FileLock, Timeout
 
-from tuning.command_line import STARTED, printable, stop
+from tuning.command_line import STARTED, stop
 
-ME = f"{socket.gethostname()}, process {os.getpid()}, {secrets.token_hex(4)}"
 WAYS_OUT = "--overwrite starts a new search, another --results-dir keeps both"
 
 
 @contextlib.contextmanager
 def whole_file(path):
-    """Yields where to write a file that takes its place at `path` only once it is whole and on the disk."""
+    """Yields where to write a file that takes its place at `path` only once it is whole."""
     draft = path.with_stem(f"{path.stem}_{secrets.token_hex(4)}")
     try:
         yield draft
-        with open(draft, "rb+") as file, contextlib.suppress(OSError):  # some file systems don't know fsync
-            os.fsync(file.fileno())
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
@@ -41,25 +38,29 @@ def write_json(path, content):
 
 def read_json(path):
     """Reads a JSON object; an empty dictionary where there is none, or not a whole one."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        content = None
-    return content if isinstance(content, dict) else {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
+        if isinstance(content := json.loads(path.read_text(encoding="utf-8")), dict):
+            return content
+    return {}
 
 
-def _take(lock):
-    """Whether the lock is ours now; None where the file system has no locks."""
+@contextlib.contextmanager
+def _locked(path, blocking=True):
+    """Yields whether the lock at `path` is ours now; None where the file system has no locks."""
+    lock = FileLock(path, blocking=blocking, fallback_to_soft=False, thread_local=False)
     try:
-        lock.acquire()
+        ours = bool(lock.acquire())
     except Timeout:
-        return False
+        ours = False
     except (OSError, NotImplementedError):
-        return None
-    return True
+        ours = None
+    try:
+        yield ours
+    finally:
+        lock.release()
 
 
-class Folder:
+class Folder(contextlib.ExitStack):
     """The folder of one search, at `path`, in which this process is at work until the context ends.
 
     Args:
@@ -69,12 +70,12 @@ class Folder:
     """
 
     def __init__(self, path, overwrite, settings, defaults):
+        super().__init__()
         self.path, self._processes, file = path, path / "processes", path / "settings.json"
+        self.me = f"{socket.gethostname()}, process {os.getpid()}, {secrets.token_hex(4)}"
         self._processes.mkdir(parents=True, exist_ok=True)
-        self._mine = FileLock(self._processes / ME, blocking=False, fallback_to_soft=False, thread_local=False)
         with self.lock():
             stored = read_json(file)
-            left = [*path.glob("trial_*"), *path.glob("tuner*.json"), *path.glob(file.name)]
             if overwrite and stored.get("made", 0) < STARTED:
                 for name in [each.name for each in self._processes.iterdir() if self.is_alive(each.name)]:
                     stop(f"{path} is in use by {name}: let it end, or use another --results-dir", status=2)
@@ -82,7 +83,7 @@ class Folder:
                     if each.name not in ("lock", "processes"):
                         shutil.rmtree(each) if each.is_dir() else each.unlink()
                 stored = {}
-            elif left and "made" not in stored:
+            elif "made" not in stored and [*path.glob("trial_*"), *path.glob("tuner*.json"), *path.glob(file.name)]:
                 stop(f"{path} holds a search whose settings this version can't read: {WAYS_OUT}", status=2)
             settings = json.loads(json.dumps(settings, default=str))
             if not stored:
@@ -91,34 +92,18 @@ class Folder:
             was = self.settings = stored["settings"]
             now = {name: was[name] for name in defaults} | settings
             if changes := [f"{n} was {was.get(n)}, now {now.get(n)}" for n in was | now if was.get(n) != now.get(n)]:
-                text = printable("; ".join(changes))
-                stop(f"{path} holds a search with other settings ({text}): {WAYS_OUT}", status=2)
-            _take(self._mine)
+                stop(f"{path} holds a search with other settings ({'; '.join(changes)}): {WAYS_OUT}", status=2)
+            self.callback((self._processes / self.me).unlink, missing_ok=True)
+            self.enter_context(_locked(self._processes / self.me))
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self._mine.release()
-        (self._processes / ME).unlink(missing_ok=True)
-
-    @contextlib.contextmanager
     def lock(self):
-        """The folder is ours alone, for moments; yields whether its file system has locks."""
-        lock = FileLock(self.path / "lock", fallback_to_soft=False)
-        try:
-            yield bool(_take(lock))
-        finally:
-            lock.release()
+        """The folder is ours alone, for moments, if its file system has locks, which the context manager yields."""
+        return _locked(self.path / "lock")
 
     def is_alive(self, process):
-        """Whether another process, of this name, is at work in the folder."""
+        """Whether a process of this name is at work in the folder."""
         path = self._processes / process
-        if process == ME or not path.exists():
-            return False
-        lock = FileLock(path, blocking=False, fallback_to_soft=False)
-        taken = _take(lock)
-        lock.release()
-        if taken:
-            path.unlink(missing_ok=True)
-        return taken is False
+        if process == self.me or not path.exists():
+            return process == self.me
+        with _locked(path, blocking=False) as ours:
+            return ours is False

@@ -1,5 +1,6 @@
 """Models: what tells one network from another, and those that a search leaves behind."""
 
+import contextlib
 import hashlib
 import re
 import warnings
@@ -11,18 +12,14 @@ from tuning.folder import whole_file
 
 def fingerprint(model):
     """Eight digits that change with a network, not with names, line numbers, folders or random default seeds."""
-    try:
+    config = str([type(layer).__name__ for layer in model.layers])  # of a class that doesn't say what it is made of
+    with contextlib.suppress(NotImplementedError, TypeError, ValueError):
         config = re.sub(r'"(name|seed|code)": [^],}]*', "", model.to_json())
-    except (NotImplementedError, TypeError, ValueError):  # of a class that doesn't say what it is made of
-        config = str([type(layer).__name__ for layer in model.layers])
     return hashlib.sha256(config.encode()).hexdigest()[:8]
 
 
 def load_best(tuner):
-    """The best trials' models, the best one first, which compute in float32 on any machine: a list.
-
-    It is empty where the hypermodel's own fit() has not used the callbacks that it got, one of which saves the weights.
-    """
+    """The best trials' models, the best one first, which compute in float32 on any machine: a list."""
     tuner.precision, trials = "float32", tuner.shared_oracle.best_trials()
     with warnings.catch_warnings():
         # A checkpoint has an optimizer's variables, which a model that is only to predict doesn't need.
@@ -56,11 +53,8 @@ def save(model, path):
 
 
 def measure(model, tuner, test_data):
-    """What a model reaches: each of its metrics on the test data, test_..., and on the validation data, val_...
-
-    Nothing where the model has no loss and metrics. In the batches of the search: it needs no more memory than that.
-    """
-    found, search = {}, tuner.fit_kwargs
+    """A model's loss and metrics, if it has any, on the test data, test_..., and on the validation data, val_..."""
+    found, search = {}, tuner.fit_kwargs  # in the batches of the search: it needs no more memory than that
     parts = {"test": (test_data, None), "val": (search.get("validation_data"), search.get("validation_steps"))}
     for part, (data, steps) in parts.items():
         if model.compiled and data is not None:
@@ -79,7 +73,6 @@ def mean(models):
         print("best_four.keras can't be made: the models have no inputs that are known, or more than one output")
         return None
     inputs = models[0].inputs[0] if isinstance(models[0], keras.Sequential) else models[0].input  # one, a list, a dict
-    inputs = keras.tree.map_structure(lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name), inputs)
     together = keras.Model(inputs, keras.layers.average([model(inputs) for model in models]), name="mean")
     compile_like(together, models[0])
     return together

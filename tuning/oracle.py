@@ -1,12 +1,11 @@
-"""Who runs what: hands out the trials that have not ended, to any number of equal processes that share one folder."""
+"""Hands out the trials that have not ended, to any number of equal processes that share one folder."""
 
 import secrets
 import shutil
 import time
 
 from tuning.environment import kt
-from tuning.folder import ME
-from tuning.proposals import propose_random
+from tuning.proposals import propose
 from tuning.trials import StoredTrial, read_trial, read_trials
 
 BEST_TRIALS = 4  # whose models are checked and reported
@@ -19,12 +18,13 @@ class FolderOracle(kt.Oracle):
     interrupted or damaged is simply missing: whoever comes next runs it, with the same hyperparameters. A trial that is
     run twice does no harm: each run trains in a folder of its own, and the first result that is stored counts.
 
-    `propose` is a function of proposals.py; `waits` says whether it needs the results of earlier trials.
+    After `initial_points` trials, a Gaussian process chooses from their results; None: never.
     """
 
-    def __init__(self, propose, waits, **options):
+    def __init__(self, initial_points, **options):
         super().__init__(**options)
-        self.propose, self.waits, self.verbose = propose, waits, 0  # what is shown is not KerasTuner's
+        self.initial_points, self.verbose = initial_points, 0  # what is shown is not KerasTuner's
+        self.waits = initial_points is not None  # whether a trial needs the results of earlier ones
         self.awaited = None  # the trial of another process whose end this one waits for
         self._running = {}  # the trials that this process runs, by their ids
 
@@ -40,14 +40,6 @@ class FolderOracle(kt.Oracle):
         for trial in self.ended.values():
             self.update_space(trial.hyperparameters)
 
-    def stored(self, id):
-        """A trial with what is stored of it, whichever process runs it."""
-        return self._running.get(id) or read_trial(self.folder.path, id)
-
-    def is_running(self, trial):
-        """Whether a process that lives runs it."""
-        return trial.trial_id in self._running or self.folder.is_alive(trial.process)
-
     def best_trials(self):
         """The best trials that have a checkpoint, at most BEST_TRIALS, the best one first."""
         return [trial for trial in self.get_best_trials(BEST_TRIALS) if trial.sha256]
@@ -62,7 +54,7 @@ class FolderOracle(kt.Oracle):
                 del self.ended[trial.number]
         return bool(damaged)
 
-    def _arguments(self, number):  # of `propose`
+    def _arguments(self, number):  # of propose()
         space, results = self._initial_space.copy(), []
         sign = -1 if self.objective.direction == "max" else 1
         for trial in self.ended.values():
@@ -72,7 +64,7 @@ class FolderOracle(kt.Oracle):
                 if trial.status == "COMPLETED":
                     results.append((trial.proposed, sign * trial.score))
         tried = [trial.proposed for trial in self.trials.values() if trial.number < number]
-        return space, self.seed, number, tried, results
+        return space, self.seed, number, tried, results, self.initial_points
 
     @kt.synchronized
     def create_trial(self, tuner_id):
@@ -88,11 +80,11 @@ class FolderOracle(kt.Oracle):
                 trial, ended = self.trials.get(str(number)), number in self.ended
                 if ended and (self.waits or not grown):
                     continue
-                if trial and not ended and self.is_running(trial):
+                if trial and not ended and self.folder.is_alive(trial.process):
                     self.awaited = self.awaited or trial
                     continue
-                arguments = self._arguments(number)
-                values = self.propose(*arguments)
+                space, *known = self._arguments(number)
+                values, proposed_by = propose(space, *known)
                 if values is None:  # everything was tried
                     break
                 if ended:
@@ -100,23 +92,22 @@ class FolderOracle(kt.Oracle):
                         continue
                     trial.forget("earlier trials have shown more hyperparameters")
                 self.awaited = None
-                return self._start(number, values, arguments, locked)
+                return self._start(number, space, values, proposed_by, locked)
         if not self.awaited:
             self.tuner_ids.discard(tuner_id)
         elif not told or told.run != self.awaited.run:
             print(f"Waiting for trial {self.awaited.number} of {self.awaited.process.rpartition(', ')[0]}")
         return kt.engine.trial.Trial(self.get_space(), "", "IDLE" if self.awaited else "STOPPED")
 
-    def _start(self, number, values, arguments, locked):
+    def _start(self, number, space, values, proposed_by, locked):
         # The space as this trial knows it: what is missing in the values, KerasTuner would draw without a seed.
-        trial = StoredTrial(self.folder.path, number, arguments[0])
+        trial = StoredTrial(self.folder.path, number, space)
         if str(number) not in self.trials and (trial.path / "trial.json").exists():
             trial.forget("its file is damaged")
         for left in trial.path.glob("run_*") if locked else ():  # interrupted; without locks, one may be going on
             shutil.rmtree(left)
-        trial.proposed, trial.hyperparameters.values = values, dict(values)
-        trial.proposed_by = "random" if values == propose_random(*arguments) else "surrogate"
-        trial.process, trial.run, trial.started = ME, f"run_{secrets.token_hex(4)}", time.time()
+        trial.proposed, trial.proposed_by, trial.hyperparameters.values = values, proposed_by, dict(values)
+        trial.process, trial.run, trial.started = self.folder.me, f"run_{secrets.token_hex(4)}", time.time()
         trial.run_folder.mkdir(parents=True)
         trial.write()
         self.trials[trial.trial_id] = self._running[trial.trial_id] = trial
@@ -132,9 +123,6 @@ class FolderOracle(kt.Oracle):
                 shutil.rmtree(mine.run_folder)
                 return
             super().end_trial(trial)  # scores it
-            if mine.status == "FAILED":  # its message is lost on the way from KerasTuner's own workers
-                told = mine.error_file.exists()
-                mine.message = mine.error_file.read_text() if told else f"{self.objective.name} was {mine.score}"
             mine.ended, mine.sha256 = time.time(), mine.checksum() if mine.status == "COMPLETED" else None
             mine.write()
 

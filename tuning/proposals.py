@@ -41,24 +41,23 @@ def untried(space, seed, number, tried):
             yield space.values
 
 
-def propose_random(space, seed, number, tried, results):
-    """The first draw that was not tried: hyperparameters, a dictionary by names; None where everything was tried.
+def propose(space, seed, number, tried, results, initial_points=None):
+    """What a trial tries: hyperparameters, a dictionary by names, and "random" or "surrogate", who has chosen them.
+
+    The first draw that was not tried, or, after `initial_points` trials, of many such draws the one of which a Gaussian
+    process expects most. None instead of hyperparameters where everything was tried.
 
     Args:
         space, seed, number: the kt.HyperParameters known so far, the seed of the search, the trial's number, from 1.
         tried: the hyperparameters of the trials before it, a list of dictionaries.
         results: pairs (hyperparameters, score) of those of them that count; a score is better the lower it is.
     """
-    return next(untried(space, seed, number, tried), None)
-
-
-def propose_bayesian(space, seed, number, tried, results, initial_points):
-    """What a Gaussian process expects most of, once `initial_points` trials were drawn; else as propose_random()."""
-    if number <= initial_points or len(results) < 2:
-        return propose_random(space, seed, number, tried, results)
-    candidates = list(itertools.islice(untried(space, seed, number, tried), CANDIDATES))
+    draws = untried(space, seed, number, tried)
+    if initial_points is None or number <= initial_points or len(results) < 2:
+        return next(draws, None), "random"
+    candidates = list(itertools.islice(draws, CANDIDATES))
     pending = [values for values in tried if values not in [known for known, _ in results]]
-    return choose(space, candidates, results, pending) if candidates else None
+    return choose(space, candidates, results, pending) if candidates else None, "surrogate"
 
 
 def choose(space, candidates, results, pending, beta=BETA, alpha=ALPHA):
@@ -101,10 +100,8 @@ def vectorize(space, points):
     """
     owners, columns = [], []
     for index, hp in enumerate(hp for hp in space.space if not isinstance(hp, kt.engine.hyperparameters.Fixed)):
-        active = [
-            hp.name in point and all(condition.is_active(point) for condition in hp.conditions) for point in points
-        ]
-        values = [point[hp.name] if known else hp.default for point, known in zip(points, active)]
+        active = [all(condition.is_active(point) for condition in hp.conditions) for point in points]
+        values = [point.get(hp.name, hp.default) if known else hp.default for point, known in zip(points, active)]
         if isinstance(hp, kt.engine.hyperparameters.Choice) and not hp.ordered:
             new = [[0.5**0.5 * (value == each) for value in values] for each in hp.values]
         else:

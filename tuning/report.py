@@ -1,8 +1,4 @@
-"""What a finished search prints and leaves behind: tables, models, pictures, and a comparison with the other strategy.
-
-All of it is made from the stored trials and the test set: a second run of a finished search makes it again. What was
-trained comes first; what is more than that follows, where it can be made.
-"""
+"""What a finished search prints and leaves behind. A second run of a finished search makes it again."""
 
 import csv
 import math
@@ -16,7 +12,7 @@ from sklearn.inspection import permutation_importance
 from sklearn.model_selection import permutation_test_score
 
 from tuning import figures, models
-from tuning.command_line import printable, stop
+from tuning.command_line import stop
 from tuning.display import duration, flat, print_trials, short, spelled
 from tuning.environment import np
 from tuning.folder import read_json, whole_file, write_json
@@ -25,14 +21,14 @@ from tuning.folder import read_json, whole_file, write_json
 def report(tuner, *test_data, image_classes=None):
     """Evaluates the best model on the test set, writes the files of a finished search, and prints its result.
 
-    `test_data` are as for keras.Model.evaluate: inputs, targets and sample weights, or a dataset. `image_classes` are
-    the names of the classes, for pictures of an image classifier's errors.
+    Args:
+        test_data: as for keras.Model.evaluate: inputs, targets and sample weights, or a dataset.
+        image_classes: the names of the classes, for pictures of an image classifier's errors.
     """
     with tuner.folder:
         oracle, path, objective = tuner.shared_oracle, tuner.folder.path, tuner.shared_oracle.objective
         oracle.read()
-        space = oracle.get_space().space
-        records = [trial.record(objective) for trial in oracle.trials.values() if trial.has_ended]
+        records = [trial.record(objective) for trial in oracle.ended.values()]
         sign = -1 if objective.direction == "max" else 1
         ranking = sorted(records, key=lambda each: math.inf if each["score"] is None else sign * each["score"])
         if not ranking or ranking[0]["score"] is None:
@@ -42,31 +38,30 @@ def report(tuner, *test_data, image_classes=None):
         print_trials(ranking)
 
         best, test, best_models = ranking[0], objective.name.replace("val_", "test_"), models.load_best(tuner)
-        measured = models.measure(best_models[0], tuner, test_data) if best_models else {}
-        summary = {"strategy": tuner.strategy, "settings": tuner.settings, "elapsed_seconds": elapsed_seconds(records)}
-        summary["objective"] = {"name": objective.name, "direction": objective.direction}
-        summary["best"] = measured | {objective.name: best["score"]}
-        summary["best"] |= {"trial": best["trial"], "hyperparameters": best["hyperparameters"]}
-        summary |= {"best_four": {}, "hardware": environment.hardware(), "versions": environment.versions()}
-        summary |= {"importance": {}, "trials": records}
+        reached, four = {}, {}
         if best_models:
             models.save(best_models[0], path / "best_model.keras")
-        write_json(path / "summary.json", summary)
+            reached = models.measure(best_models[0], tuner, test_data)
         print("\nBest hyperparameters:")
         for name, value in best["hyperparameters"].items():
-            print(f"  {printable(name)}: {short(value)}")
+            print(f"  {name}: {short(value)}")
         total = max(oracle.max_trials, len(records))
         print(f"Best {spelled(objective.name)}: {best['score']:.4f} (trial {best['trial']} of {total})")
-        for name in [test] if test in measured else [each for each in measured if each.startswith("test_")]:
-            print(f"{spelled(name).capitalize()}: {measured[name]:.4f}")
+        for name in [test] if test in reached else [each for each in reached if each.startswith("test_")]:
+            print(f"{spelled(name).capitalize()}: {reached[name]:.4f}")
         if together := models.mean(best_models):
             models.save(together, path / "best_four.keras")
-            summary["best_four"] = four = models.measure(together, tuner, test_data)
+            four = models.measure(together, tuner, test_data)
             values = ", ".join(f"{spelled(name)} {four[name]:.4f}" for name in (test, objective.name) if name in four)
             print(f"Best {len(best_models)} together: {values}")
-        print(f"Total elapsed time: {duration(summary['elapsed_seconds'])}")
+        elapsed = elapsed_seconds(records)
+        print(f"Total elapsed time: {duration(elapsed)}")
 
-        summaries = compare(path, summary)
+        summary = {"strategy": tuner.strategy, "settings": tuner.settings, "hardware": environment.hardware()}
+        summary["objective"] = {"name": objective.name, "direction": objective.direction}
+        summary |= {"best": best | reached | {objective.name: best["score"]}, "best_four": four, "importance": {}}
+        summary |= {"trials": records, "elapsed_seconds": elapsed}
+        summaries, space = compare(path, summary), oracle.get_space().space
         summary["importance"] = importance(summaries.values(), space)
         write_json(path / "summary.json", summary)
         with matplotlib.style.context("default", after_reset=True):  # whatever a matplotlibrc says
@@ -79,7 +74,7 @@ def report(tuner, *test_data, image_classes=None):
                 pictures["../comparison"] = figures.comparison(searches, objective)
             for name, figure in pictures.items():
                 figures.save(path / f"{name}.png", figure)
-        print(f"\nModels, tables and pictures are in {printable(path)}")
+        print(f"\nModels, tables and pictures are in {path}")
 
 
 def elapsed_seconds(records):
@@ -92,13 +87,10 @@ def elapsed_seconds(records):
 
 
 def importance(summaries, space):
-    """Prints what mattered most in the trials of some searches, if that can be told.
+    """Prints what mattered most in the trials of some searches, if that can be told; returns a dictionary.
 
     A random forest predicts scores from hyperparameters. Importance is how much of R2 it loses when one of them is
     permuted. It can tell something if it predicts better out of its bags than 95% of those fitted to permuted scores.
-
-    Returns:
-        The p value, how many trials there were, and the importance of each hyperparameter, by their names.
     """
     records = [each for summary in summaries for each in summary["trials"] if each["score"] is not None]
     values = [tuple(each["hyperparameters"].get(hp.name, hp.default) for hp in space) for each in records]
@@ -127,10 +119,7 @@ def write_csv(path, records):
 
 
 def compare(path, summary):
-    """Prints a search in the folder `path` and the other strategy's with the same settings, if one lies beside it.
-
-    Returns the summaries of both, or of the one, by their strategies.
-    """
+    """Prints a search and the other strategy's with the same settings beside it; returns their summaries by strategy."""
     found, objective, mine = {summary["strategy"]: summary}, summary["objective"]["name"], summary["settings"]
     for other in map(read_json, path.parent.glob("*/summary.json")):
         if other.keys() == summary.keys():

@@ -1,9 +1,9 @@
 """A trial as it is stored: one file for each, and a folder for each time that it is run."""
 
+import contextlib
 import hashlib
 import json
 
-from tuning.command_line import printable
 from tuning.environment import kt
 from tuning.folder import read_json, write_json
 
@@ -25,7 +25,6 @@ class StoredTrial(kt.engine.trial.Trial):
     run_folder = property(lambda self: self.path / self.run)
     checkpoint = property(lambda self: self.run_folder / "checkpoint.weights.h5")  # KerasTuner's name; its best epoch's
     epochs_file = property(lambda self: self.run_folder / "epochs.jsonl")  # a line for each epoch
-    error_file = property(lambda self: self.run_folder / "error.txt")  # why it has failed, in a line, and the traceback
 
     def get_state(self):
         return super().get_state() | {name: getattr(self, name) for name in FACTS}
@@ -39,7 +38,7 @@ class StoredTrial(kt.engine.trial.Trial):
 
     def forget(self, reason):
         """Makes it one that is missing, and says why."""
-        print(f"{printable(self.path)}: {reason}, so trial {self.number} is trained again")
+        print(f"{self.path}: {reason}, so trial {self.number} is trained again")
         (self.path / "trial.json").unlink(missing_ok=True)  # without locks, others may do the same
 
     def checksum(self):
@@ -53,25 +52,23 @@ class StoredTrial(kt.engine.trial.Trial):
 
     def record(self, objective):
         """Plain values for tables and pictures: a dictionary. Epochs count from 1; a failed trial's score is None."""
-        rows, completed, hp = self.epochs(), self.status == "COMPLETED", self.hyperparameters
+        rows, hp, completed = self.epochs(), self.hyperparameters, self.status == "COMPLETED"
+        best_epoch = self.best_step + 1 if completed and rows and objective.name in rows[0] else None
+        reason = self.message or f"{objective.name} was {self.score}"  # the former is a traceback
         record = {"trial": self.number, "proposed_by": self.proposed_by, "status": self.status}
-        record["best_epoch"] = self.best_step + 1 if completed and rows and objective.name in rows[0] else None
-        record |= {"epochs": len(rows), "score": self.score if completed else None, "started": self.started}
-        record["seconds"] = (self.ended or self.started) - self.started
-        record["message"] = printable(self.message.splitlines()[0]) if self.message else None
+        record |= {"best_epoch": best_epoch, "epochs": len(rows), "score": self.score if completed else None}
+        record |= {"started": self.started, "seconds": (self.ended or self.started) - self.started}
+        record["message"] = reason.rpartition("FailedTrialError: ")[2].strip() if self.status == "FAILED" else None
         record["hyperparameters"] = {name: value for name, value in hp.values.items() if hp.is_active(name)}
-        record["curves"] = {name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())}
-        return record
+        return record | {"curves": {name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())}}
 
 
 def read_trial(search, number):
     """Reads a trial from the folder of a search; None where there is none, or its file is damaged."""
     trial = StoredTrial(search, number)
-    try:
+    with contextlib.suppress(LookupError, TypeError, ValueError, AttributeError):  # whatever a damaged file makes of it
         trial.set_state(read_json(trial.path / "trial.json"))
-    except (LookupError, TypeError, ValueError, AttributeError):  # whatever a damaged file makes of its reader
-        return None
-    return trial
+        return trial
 
 
 def read_trials(search):

@@ -1,22 +1,24 @@
 """The two strategies as KerasTuner tuners, whose search any number of processes share."""
 
 import json
+import os
 import shutil
 import time
-import traceback
 
-from tuning import environment, processes, proposals
-from tuning.command_line import KEPT, one_line, stop
+from tuning import environment, proposals
+from tuning.command_line import one_line, stop, stop_for
 from tuning.display import Progress, print_trials
 from tuning.environment import keras, kt, np, tf
-from tuning.folder import ME, Folder
+from tuning.folder import Folder
 from tuning.models import fingerprint
 from tuning.oracle import FolderOracle
+from tuning.trials import read_trial
 
 # Options that may change between two runs of one search. All others are its settings: they decide what comes out.
 RUN_OPTIONS = {"max_trials", "workers", "precision", "results_dir", "overwrite", "tensorboard", "deterministic"}
 AT_A_TIME = 2  # trials: each is proposed without the results of those beside it, and four lose nearly the whole lead
 ORACLE_OPTIONS = {"hyperparameters", "tune_new_entries", "allow_new_entries"}
+NOT_A_TRIALS_FAULT = OSError, ImportError, MemoryError, tf.errors.ResourceExhaustedError, kt.errors.FatalError
 
 
 class Tuner(kt.Tuner):
@@ -30,7 +32,8 @@ class Tuner(kt.Tuner):
         own = {option: options.pop(option) for option in ORACLE_OPTIONS & options.keys()}
         own |= {"max_trials": args.max_trials, "seed": args.seed, "max_consecutive_failed_trials": None}
         # In a worker of KerasTuner's chief, self.oracle is a proxy, which has only KerasTuner's own methods.
-        self.args, self.shared_oracle = args, FolderOracle(self.propose, self.waits, objective=objective, **own)
+        self.args = args
+        self.shared_oracle = FolderOracle(self.initial_points, objective=objective, **own)
         keras.utils.clear_session()  # in a notebook, Keras counts its names on
         path, fastest = args.results_dir / name, environment.fastest_precision()
         keras.config.set_dtype_policy(fastest)
@@ -39,7 +42,6 @@ class Tuner(kt.Tuner):
         path.mkdir(parents=True, exist_ok=True)  # TensorFlow's error would be no OSError
         # KerasTuner looks for files of its own where it is told to put them: there are none in this subfolder.
         super().__init__(self.shared_oracle, hypermodel, directory=path, project_name="processes", **options)
-        self.tuner_id += f", {ME}"  # two workers of KerasTuner's chief may have one name, and it counts names
         space = self.shared_oracle.get_space()
         model = self.hypermodel.build(space.copy())
         settings = {name: value for name, value in vars(args).items() if name not in RUN_OPTIONS}
@@ -49,49 +51,47 @@ class Tuner(kt.Tuner):
         mixed = {each.dtype for each in getattr(model, "outputs", None) or ()} == {"float32"}
         defaults = {"precision": fastest if mixed else "float32", "trials at a time": args.workers or AT_A_TIME}
         settings |= {"precision": args.precision} if args.precision != "auto" else {}
-        self.folder = Folder(path, args.overwrite, settings | environment.versions(), defaults)
+        self.folder = Folder(path, args.overwrite, settings | environment.VERSIONS, defaults)
         self.settings, self.precision = self.folder.settings, self.folder.settings["precision"]
-        environment.set_up(self.precision, args.deterministic)
+        if args.deterministic or not environment.GPUS:  # it costs nothing on CPUs
+            tf.config.experimental.enable_op_determinism()
+        self.tuner_id += f", {self.folder.me}"  # workers of KerasTuner's chief may share a name, and it counts names
         self.shared_oracle.join(self.folder, self.settings["trials at a time"])
 
     def search(self, *fit_args, **fit_kwargs):
         """Runs the trials that are missing, with the arguments of the hypermodel's fit()."""
         self.fit_data = fit_args[0] if fit_args else fit_kwargs.get("x")
-        self.fit_kwargs = dict(fit_kwargs)  # the report evaluates with the same data and batches
+        self.fit_kwargs, oracle = dict(fit_kwargs), self.shared_oracle  # the report evaluates with the same batches
         fit_kwargs["verbose"] = 0  # what is shown depends on where it is shown
         if self.args.tensorboard:  # KerasTuner gives each trial a folder and adds its hyperparameters
             logs = keras.callbacks.TensorBoard(self.folder.path / "tensorboard")
             fit_kwargs["callbacks"] = [*fit_kwargs.get("callbacks", ()), logs]
-        oracle = self.shared_oracle
         try:
             if self.args.workers == 0:
-                trials = [each for each in oracle.trials.values() if each.has_ended or oracle.is_running(each)]
-                raise SystemExit(print_trials([each.record(oracle.objective) for each in trials]))
-            if processes.IS_CHILD:  # the process that a person started checks, shows and reports
+                shown = [
+                    each for each in oracle.trials.values() if each.has_ended or self.folder.is_alive(each.process)
+                ]
+                raise SystemExit(print_trials([each.record(oracle.objective) for each in shown]))
+            if environment.IS_CHILD:  # the process that a person started checks, shows and reports
                 raise SystemExit(super().search(*fit_args, **fit_kwargs))
-            oracle.forget_damaged()
-            self._search(fit_args, fit_kwargs)
+            self._search(*fit_args, **fit_kwargs)
             while oracle.forget_damaged():
-                self._search(fit_args, fit_kwargs)
+                self._search(*fit_args, **fit_kwargs)
             if self._is_worker():  # private, as its name says
                 raise SystemExit  # the chief reports
-        except BaseException as error:
-            self.folder.__exit__()
-            if isinstance(error.__cause__, BrokenPipeError):  # of what is shown while a trial runs
-                raise error.__cause__ from None
-            if isinstance(error, kt.errors.FatalError):
-                stop(f"{one_line(error).rstrip('.')}. {KEPT}.")
+        except BaseException:
+            self.folder.close()
             raise
 
-    def _search(self, fit_args, fit_kwargs):
+    def _search(self, *fit_args, **fit_kwargs):
         oracle = self.shared_oracle
         missing = sum(number not in oracle.ended for number in range(1, oracle.max_trials + 1))
         count = min(self.args.workers or environment.most_processes(), missing or 1)
         count = min(count, oracle.at_a_time) if oracle.waits else count
         if missing:
             environment.announce(self.precision, count)
-        others = 0 if "chief" in self.tuner_id or self._is_worker() else count - 1
-        with processes.started(others), Progress(oracle, fit_kwargs.get("epochs"), count) as progress:
+        others = 0 if "KERASTUNER_TUNER_ID" in os.environ else count - 1
+        with environment.started(others), Progress(oracle, fit_kwargs.get("epochs"), count) as progress:
             self.look = progress.look
             super().search(*fit_args, **fit_kwargs)
 
@@ -102,7 +102,7 @@ class Tuner(kt.Tuner):
         time.sleep(self._is_worker() or self.shared_oracle.awaited is not None)  # once a second
 
     def get_trial_dir(self, trial_id):
-        return str(self.shared_oracle.stored(trial_id).run_folder)
+        return str(read_trial(self.folder.path, int(trial_id)).run_folder)
 
     def _build_hypermodel(self, hp):  # private: KerasTuner resets Keras, and with it the dtype policy, just before
         keras.config.set_dtype_policy(self.precision)
@@ -115,18 +115,13 @@ class Tuner(kt.Tuner):
     def run_trial(self, trial, *args, **kwargs):
         shutil.rmtree(self.folder.path / "tensorboard" / trial.trial_id, ignore_errors=True)  # of an interrupted run
         keras.utils.set_random_seed(proposals.stable_seed(self.args.seed, int(trial.trial_id)))
-        self.stored, self.began = self.shared_oracle.stored(trial.trial_id), time.monotonic()
+        self.stored, self.began = read_trial(self.folder.path, int(trial.trial_id)), time.monotonic()
         try:
             return super().run_trial(trial, *args, **kwargs)
-        except kt.errors.FatalError:
-            raise
-        except (OSError, ImportError, MemoryError, tf.errors.ResourceExhaustedError) as error:  # not the trial's fault
-            hint = "" if isinstance(error, OSError | ImportError) else " (out of memory: fewer --workers may help)"
-            raise kt.errors.FatalRuntimeError(one_line(error) + hint) from error
+        except NOT_A_TRIALS_FAULT as error:
+            stop_for(error)
         except Exception as error:
-            text = f"{type(error).__name__}: {one_line(error)}\n\n{traceback.format_exc()}"
-            self.stored.error_file.write_text(text, encoding="utf-8")
-            raise
+            raise kt.errors.FailedTrialError(f"{type(error).__name__}: {one_line(error)}") from error
 
     def on_epoch_begin(self, trial, model, epoch, logs=None):
         # On a full disk, HDF5 crashes the process: so there must be room for weights, moments and averages.
@@ -144,21 +139,16 @@ class Tuner(kt.Tuner):
             file.write(json.dumps(metrics) + "\n")
         self.look()
 
-    def save(self):
-        """Writes nothing: the files of the trials are the whole state."""
+    save = lambda self: None  # the trials' files are the whole state
 
 
 class RandomSearch(Tuner):
     """Draws each trial's hyperparameters at random."""
 
-    strategy, waits = "random search", False
-    propose = staticmethod(proposals.propose_random)
+    strategy, initial_points = "random search", None
 
 
 class BayesianOptimization(Tuner):
     """Tries what a Gaussian process deems best, after --initial-points random trials."""
 
-    strategy, waits = "Bayesian optimization", True
-
-    def propose(self, *arguments):
-        return proposals.propose_bayesian(*arguments, initial_points=self.args.initial_points)
+    strategy, initial_points = "Bayesian optimization", property(lambda self: self.args.initial_points)
