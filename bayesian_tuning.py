@@ -14,7 +14,6 @@ args = parser.parse_args()  # before TensorFlow is imported, which takes seconds
 with errors_in_one_line():
     from tuning.report import report  # before common: it sets up TensorFlow
     from tuning.tuner import BayesianOptimization
-
     import common
 
     train, validation = common.load_train_data(args.train_images)

@@ -22,11 +22,7 @@ CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", 
 
 
 def load_train_data(train_images=TRAIN_IMAGES):
-    """Loads the images to train on and those to validate on, which never overlap: two results of load().
-
-    Args:
-        train_images: how many of the 48,000 training images to use, the first ones; of the others, a quarter as many.
-    """
+    """The first N of 48,000 images to train on, and N / 4 of 12,000 others to validate on: two results of load()."""
     images, labels = load("train")
     validation = slice(TRAIN_IMAGES, TRAIN_IMAGES + train_images * VALIDATION_IMAGES // TRAIN_IMAGES)
     return (images[:train_images], labels[:train_images]), (images[validation], labels[validation])
@@ -43,10 +39,10 @@ def load(part):
 
 
 def dataset(images, labels, batch_size, shuffle=False):
-    """Batches of images and labels, anew for each epoch, as a tf.data.Dataset.
+    """Batches of images and labels, anew for each epoch, as a tf.data.Dataset; TensorFlow's random seed shuffles them.
 
     Autotuning is off, unlike in the datasets that Keras makes of arrays: after some epochs, Keras would wait for its
-    thread for several seconds (benchmarks/pause.py). The order of shuffling depends on TensorFlow's random seed.
+    thread for several seconds (benchmarks/pause.py).
     """
     images, labels = tf.constant(images), tf.constant(labels)
     indices = tf.data.Dataset.range(len(images))
@@ -64,7 +60,7 @@ class CNN(kt.HyperModel):
     def build(self, hp):
         units = hp.Int("units", 64, 512, step=32)
         dropout = hp.Float("dropout", 0.1, 0.5, step=0.1)
-        learning_rate = hp.Float("learning_rate", 1e-4, 1e-2, sampling="log")
+        learning_rate = hp.Float("learning_rate", 1e-4, 1e-2, sampling="log")  # the initial one: it falls, see fit()
         optimizer = hp.Choice("optimizer", ["adam", "rmsprop"])
 
         layers = keras.layers
@@ -82,9 +78,8 @@ class CNN(kt.HyperModel):
         ])  # fmt: skip
         optimizer_class = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}[optimizer]
         model.compile(
-            # The weights that are validated and saved are a moving average of those that are trained.
-            optimizer_class(learning_rate, use_ema=True, ema_momentum=0.99),
-            keras.losses.CategoricalCrossentropy(label_smoothing=0.1),  # gains 0.003 of test accuracy at no cost
+            optimizer_class(learning_rate, use_ema=True, ema_momentum=0.99),  # an average is validated and saved
+            keras.losses.CategoricalCrossentropy(label_smoothing=0.1),
             metrics=["accuracy"],
             steps_per_execution=25,  # TensorFlow runs 25 steps at a time without going back to Python
             jit_compile=False,  # on a GPU, XLA would compile for 12 s in each trial, more than it saves
@@ -93,9 +88,7 @@ class CNN(kt.HyperModel):
 
     def fit(self, hp, model, images, labels, validation_data, batch_size, callbacks, **kwargs):
         """Trains one trial with the arguments of tuner.search(); returns what keras.Model.fit returns."""
-        # Before KerasTuner's own callback, which saves the best epoch: it has to save the averaged weights.
-        average = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
-        # The tuned learning rate is the initial one. It falls after each epoch without a gain of MIN_DELTA.
+        average = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)  # before KerasTuner's callback, which saves them
         fall = keras.callbacks.ReduceLROnPlateau("val_accuracy", factor=0.3, patience=1, min_delta=MIN_DELTA)
         callbacks = [average, fall, *callbacks]
         train = dataset(images, labels, batch_size, shuffle=True)
@@ -125,9 +118,8 @@ def read_idx(name):
     if not any(path.exists() for path in paths):
         fetch_data()
     content = decompress(next(path for path in paths if path.exists()), name)
-    dimensions = content[3]  # of the IDX format, see http://yann.lecun.com/exdb/mnist
-    shape = np.frombuffer(content, ">i4", dimensions, offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    header, shape = (16, (-1, 28, 28)) if "images" in name else (8, -1)  # bytes, of the IDX format
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
 def decompress(path, name):
@@ -141,6 +133,16 @@ def decompress(path, name):
     return content
 
 
+DEBIAN = f"""# fetches Debian's package as any user, with package lists of its own, and puts the files into the cache
+mkdir -p lists/partial cache/archives/partial
+set -- -o Acquire::Retries=0 -o Acquire::http::Timeout=10 -o "Dir::State::Lists=$PWD/lists" -o "Dir::Cache=$PWD/cache"
+apt-get "$@" update
+apt-get "$@" download dataset-fashion-mnist
+dpkg-deb -x *.deb .
+mv usr/share/{FOLDER}/* ..
+"""
+
+
 def fetch_data():
     """Puts the four files into Keras' cache: from Keras' own origin, else from Debian's package."""
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -152,25 +154,11 @@ def fetch_data():
                 with urllib.request.urlopen(f"{URL}{name}.gz", timeout=5) as response:
                     path.write_bytes(response.read())
                 decompress(path, name)
+                path.replace(CACHE / path.name)
         except (OSError, http.client.HTTPException) as reason:
             print(f"That failed ({reason}): fetching Debian's package dataset-fashion-mnist", file=sys.stderr)
             try:
-                extract_debian_package(Path(draft))
+                subprocess.run(["sh", "-ec", DEBIAN], cwd=draft, check=True, capture_output=True, timeout=240)
             except (OSError, subprocess.SubprocessError) as error:
                 ways = f"put {', '.join(f'{name}.gz' for name in SHA256)} into {CACHE}, or install Debian's package"
-                raise OSError(f"Fashion-MNIST can't be fetched ({reason}; {error}): {ways}") from error
-        for name in SHA256:
-            os.replace(Path(draft) / f"{name}.gz", CACHE / f"{name}.gz")
-
-
-def extract_debian_package(folder):
-    """Extracts the four files from Debian's package into a folder, as any user, with package lists of its own."""
-    for each in ("lists/partial", "cache/archives/partial"):
-        (folder / each).mkdir(parents=True)
-    apt = ["apt-get", "-q", "-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=10"]
-    apt += ["-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache"]
-    for command in ([*apt, "update"], [*apt, "download", "dataset-fashion-mnist"]):
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
-    subprocess.run(["dpkg-deb", "-x", *folder.glob("*.deb"), folder], check=True, capture_output=True)
-    for path in (folder / "usr/share" / FOLDER).iterdir():
-        path.replace(folder / path.name)
+                raise OSError(f"Fashion-MNIST can't be fetched: {ways} ({reason}; {type(error).__name__})") from error

@@ -31,7 +31,7 @@ def undisturbed(stored):
 @pytest.fixture
 def other_programs(tmp_path):
     """The variables of a process whose environment, home and working directory are full of others' settings."""
-    home, settings = tmp_path / ".keras", {"image_data_format": "channels_first", "floatx": "float64", "epsilon": 0.1}
+    home, settings = tmp_path / ".keras", {"image_data_format": "channels_first", "floatx": "float64"}
     home.mkdir()
     (home / "datasets").symlink_to(data_folder().parent)
     (home / "keras.json").write_text(json.dumps(settings | {"backend": "jax"}))

@@ -277,7 +277,7 @@ def test_a_search_s_picture_shows_each_score_by_number_and_hyperparameter_the_be
 
 def test_the_comparison_draws_both_searches_best_so_far():
     trials = {"random search": [0.9, 0.8, 0.93], "Bayesian optimization": [0.9, 0.92]}
-    searches = {name: [record(i, score) for i, score in enumerate(scores, 1)] for name, scores in trials.items()}
+    searches = {name: {"trials": [record(*each) for each in enumerate(scores, 1)]} for name, scores in trials.items()}
     (ax,) = figures.comparison(searches, MAX).axes
     assert [list(line.get_ydata()) for line in ax.lines] == [[0.9, 0.9, 0.93], [0.9, 0.92]]
     assert [line.get_label() for line in ax.lines] == list(trials) and "validation accuracy" in ax.get_ylabel()

@@ -28,8 +28,7 @@ class Parser(argparse.ArgumentParser):
         self.add_number("--workers", None, "processes on this machine, default: one a core; 0: show the trials", low=0)
         add, precisions = self.add_argument, ("auto", "float32", "mixed_bfloat16", "mixed_float16")
         add("--precision", choices=precisions, default="auto", help="auto: the fastest on this hardware")
-        folder = {"type": lambda text: Path(os.path.expanduser(text)), "default": "keras_tuner_results"}
-        add("--results-dir", metavar="DIR", **folder, help="where the results are written (%(default)s)")
+        add("--results-dir", type=Path, default="keras_tuner_results", help="where results are written (%(default)s)")
         add("--overwrite", action="store_true", help="start a new search instead of resuming the stored one")
         add("--tensorboard", action="store_true", help="write logs for TensorBoard")
         add("--deterministic", action="store_true", help="same digits on a GPU too, slower; on CPUs they always are")
@@ -38,9 +37,8 @@ class Parser(argparse.ArgumentParser):
         """Adds an option for a whole number from `low` to `high`."""
 
         def number(value):
-            with contextlib.suppress(ValueError):
-                if low <= int(value) <= high:
-                    return int(value)
+            if value.isdecimal() and low <= int(value) <= high:
+                return int(value)
             span = f"of at least {low}" if high == sys.maxsize else f"from {low} to {high}"
             raise argparse.ArgumentTypeError(f"must be a whole number {span}, not {value!r}")
 
@@ -72,8 +70,7 @@ def stop_for(error):
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would fail once more when it flushes stdout
         stop(f"nobody reads the output any more. {KEPT}.")
-    out_of_memory = type(error).__name__ in ("MemoryError", "ResourceExhaustedError")  # the latter is TensorFlow's
-    hint = " (out of memory: fewer --workers may help)" if out_of_memory else ""
+    hint = " (fewer --workers may help)" * (type(error).__name__ in ("MemoryError", "ResourceExhaustedError"))
     stop(f"{one_line(error).rstrip('.')}{hint}. {KEPT}.")
 
 
@@ -81,13 +78,11 @@ def stop_for(error):
 def errors_in_one_line():
     """Ends a script with one line and an exit status, not with a traceback, whatever a user can cause."""
 
-    def repeat(found):  # Python ignores an interruption in a finalizer
-        if found.exc_type is KeyboardInterrupt:
-            threading.Timer(0.1, _thread.interrupt_main).start()
-        else:
-            sys.__unraisablehook__(found)
+    def again(found):  # Python ignores an interruption in a finalizer
+        interrupt = threading.Timer(0.1, _thread.interrupt_main)
+        interrupt.start() if found.exc_type is KeyboardInterrupt else sys.__unraisablehook__(found)
 
-    sys.unraisablehook = repeat
+    sys.unraisablehook = again
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's can't
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
     try:

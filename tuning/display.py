@@ -34,7 +34,6 @@ def spelled(name):
 def flat(record):
     """The record of a trial without its learning curves, and with its hyperparameters beside its other values."""
     own = {name: value for name, value in record.items() if name not in ("hyperparameters", "curves")}
-    # A hyperparameter may be called "epochs".
     return own | {n + " (hyperparameter)" * (n in own): value for n, value in record["hyperparameters"].items()}
 
 
@@ -61,8 +60,8 @@ class Progress(contextlib.ExitStack):
         self.oracle, self.epochs, self.at_a_time, self.looked = oracle, epochs, at_a_time, 0
         self.objective, self.total = oracle.objective, oracle.max_trials
         self.ended = {trial.run: trial.record(self.objective) for trial in oracle.ended.values()}
-        self.shown = {}  # the runs that were shown, and how many of their epochs
-        self.live = self.enter_context(Live()) if IS_TERMINAL else None
+        self.shown, self.at_most = {}, f" of at most {epochs}" * bool(epochs)  # how many epochs of each run were shown
+        self.live = self.enter_context(Live(redirect_stderr=False)) if IS_TERMINAL else None
         if self.live:
             self.live.console.show_cursor(True)  # kill -9 must not leave a terminal without one
         self.callback(self.look, pause=0)
@@ -72,9 +71,9 @@ class Progress(contextlib.ExitStack):
         if time.monotonic() < self.looked + pause:
             return
         self.looked, before, grid = time.monotonic(), len(self.ended), Table.grid(padding=(0, 1))
-        trials = read_trials(self.oracle.folder.path).values()
+        trials = read_trials(self.oracle.folder).values()
         for trial in trials:
-            if trial.run in self.ended or not (trial.has_ended or self.oracle.folder.is_alive(trial.process)):
+            if trial.run in self.ended:
                 continue
             name, of, epochs = f"Trial {trial.number}", f"of {self.total}", trial.epochs()
             if trial.run not in self.shown:
@@ -87,9 +86,7 @@ class Progress(contextlib.ExitStack):
                 self.ended[trial.run] = trial.record(self.objective)
                 print(f"{name} {of}: {self._outcome(self.ended[trial.run])}")
             else:
-                text = f"{''.join(values[-1:])}epoch {len(epochs) + 1}" + f" of at most {self.epochs}" * bool(
-                    self.epochs
-                )
+                text = f"{''.join(values[-1:])}epoch {len(epochs) + 1}{self.at_most}"
                 grid.add_row(name.lower(), ProgressBar(self.epochs or 1, len(epochs), width=20), text)
         records = [self.ended[trial.run] for trial in trials if trial.run in self.ended]
         if self.live:

@@ -1,7 +1,4 @@
-"""Sets up TensorFlow and Keras before anything else imports them, knows the hardware, and starts more processes on it.
-
-The other files import keras, kt, np and tf from here, so that none of them can come too early.
-"""
+"""Sets up TensorFlow and Keras, which others import from here, knows the hardware, and starts more processes on it."""
 
 import contextlib
 import logging
@@ -9,7 +6,6 @@ import os
 import platform
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -38,8 +34,9 @@ finally:
     os.dup2(_stderr, 2)
 
 if not GPUS:  # one thread for each process: digits depend neither on cores nor on how many trials run at a time
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+    with contextlib.suppress(RuntimeError):  # in a notebook in which TensorFlow has run, they can't be set any more
+        tf.config.threading.set_intra_op_parallelism_threads(int(os.environ.get("TF_NUM_INTRAOP_THREADS", 1)))
+        tf.config.threading.set_inter_op_parallelism_threads(int(os.environ.get("TF_NUM_INTEROP_THREADS", 1)))
 
 PROCESSES_PER_GPU = 4  # a small network leaves most of a GPU idle
 BYTES_PER_PROCESS = 1e9
@@ -48,17 +45,15 @@ VERSIONS = {module.__name__: module.__version__ for module in (tf, keras, kt, np
 
 keras.config.set_floatx("float32")
 keras.config.set_image_data_format("channels_last")
-keras.config.set_epsilon(1e-7)
 # Private: KerasTuner prints a traceback of each failed trial. We report it, but its chief can't know of its workers'.
 kt.src.config.DEBUG = "KERASTUNER_TUNER_ID" in os.environ
 tf.get_logger().setLevel("ERROR")  # it warns of a graph for each trial, which is what a search needs
 
-_all_reduce = keras.optimizers.Optimizer._all_reduce_sum_gradients
+_Optimizer = keras.optimizers.Optimizer
+_sum = _Optimizer._all_reduce_sum_gradients
 # Private, and the only way: to sum the gradients of several devices, TensorFlow registers a function for good, and with
 # it the graph of each training: 16 MB a trial (variants.py memory). Without a strategy, there is nothing to sum.
-keras.optimizers.Optimizer._all_reduce_sum_gradients = lambda self, grads_and_vars: (
-    _all_reduce(self, grads_and_vars) if tf.distribute.has_strategy() else grads_and_vars
-)
+_Optimizer._all_reduce_sum_gradients = lambda self, grads: _sum(self, grads) if tf.distribute.has_strategy() else grads
 
 
 def fastest_precision():
@@ -91,22 +86,12 @@ def announce(precision, at_a_time):
         print("TensorFlow does not see this machine's NVIDIA GPU: pip install 'tensorflow[and-cuda]' brings CUDA")
     if precision == "mixed_bfloat16" and fastest_precision() == "float32":
         print("This search was started in bfloat16, which this processor computes in software, some ten times slower")
-    trials = f"{at_a_time} trial{'s' * (at_a_time > 1)} at a time"
-    print(f"{hardware()}, {precision.removeprefix('mixed_')}, {trials}")
+    print(f"{hardware()}, {precision.removeprefix('mixed_')}, {at_a_time} trial{'s' * (at_a_time > 1)} at a time")
 
 
-STARTER = "TUNING_STARTED_BY"  # the variable that tells a process that another one has started it
-IS_CHILD = STARTER in os.environ
-
-
-def _end_with_starter():
-    os.read(0, 1)  # our standard input is a pipe of the starter's, which closes when that is gone, whatever ended it
-    os._exit(1)
-
-
-if IS_CHILD:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the starter
-    threading.Thread(target=_end_with_starter, daemon=True).start()
+IS_CHILD = "TUNING_STARTED_BY" in os.environ  # another process has started this one
+if IS_CHILD:  # its standard input is a pipe of the starter's, which closes when that is gone, whatever ended it
+    threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
 
 
 @contextlib.contextmanager
@@ -114,24 +99,23 @@ def started(count):
     """Keeps so many more processes at work; a context manager. One that dies is named; the others take its trial."""
     command = [sys.executable, *(each for each in sys.argv if each != "--overwrite")]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(len(GPUS))))).split(",")
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    children, over = [], threading.Event()
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    options |= {"text": True, "errors": "replace", "start_new_session": True}  # Ctrl-C is for this process alone
+    children = []
 
     def watch(child):
         errors = child.stderr.read().split("\n")
-        if child.wait() and not over.is_set():
+        if child.wait() and child in children:
             reason = next(filter(None, reversed(errors)), f"killed by signal {-child.returncode}")
             print(f"Process {child.pid} of this search has ended, the others take its trial: {reason}")
 
     try:
         for number in range(1, count + 1):
             gpu = {"CUDA_VISIBLE_DEVICES": visible[number % len(visible)]} if GPUS else {}
-            variables = os.environ | gpu | {STARTER: str(os.getpid())}
-            children.append(subprocess.Popen(command, env=variables, text=True, errors="replace", **pipes))
+            variables = os.environ | {"TUNING_STARTED_BY": str(os.getpid())} | gpu
+            children.append(subprocess.Popen(command, env=variables, **options))
             threading.Thread(target=watch, args=children[-1:], daemon=True).start()
         yield
     finally:
-        over.set()
-        for child in children:  # they have nothing left to do, or this process was interrupted
-            child.kill()
-            child.wait()
+        while children:  # they have nothing left to do, or this process was interrupted
+            children.pop().kill()

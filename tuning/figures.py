@@ -1,18 +1,14 @@
 """The pictures of a search, 900 pixels wide: at half size their text can still be read."""
 
-import warnings
-
 import scipy.special
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from tuning.display import spelled
 from tuning.environment import np
 from tuning.folder import whole_file
 
-# Colours of Okabe and Ito, told apart by the colour-blind as well.
-BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#999999"
+BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#999999"  # of Okabe and Ito, told apart by the colour-blind
 PROPOSERS = {"random": (BLUE, "o"), "surrogate": (VERMILLION, "^")}
 SEARCHES = {"color": BLUE, "linewidth": 4}, {"color": VERMILLION, "linewidth": 2, "linestyle": "--", "marker": "^"}
 
@@ -28,8 +24,7 @@ def save(path, figure):
     handles = {label: handle for ax in figure.axes for handle, label in zip(*ax.get_legend_handles_labels())}
     if handles:
         figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4, frameon=False)
-    with whole_file(path) as draft, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of characters that the font lacks
+    with whole_file(path) as draft:
         figure.savefig(draft)
 
 
@@ -38,23 +33,20 @@ def draw_best_so_far(ax, records, objective, **style):
     best = np.fmax if objective.direction == "max" else np.fmin
     scores = best.accumulate([np.nan if each["score"] is None else each["score"] for each in records])
     ax.step([each["trial"] for each in records], scores, where="post", **style)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.locator_params(axis="x", integer=True)
 
 
 def comparison(searches, objective):
-    """The best score so far after each trial of several searches, a dictionary from their names to their records."""
+    """The best score so far after each trial of several searches: their summaries by their names."""
     figure, [[ax]] = new(3.8)
-    for (name, records), style in zip(searches.items(), SEARCHES):
-        draw_best_so_far(ax, records, objective, label=name, **style)
+    for (name, summary), style in zip(searches.items(), SEARCHES):
+        draw_best_so_far(ax, summary["trials"], objective, label=name, **style)
     ax.set(xlabel="trial", ylabel=f"{spelled(objective.name)} of the best so far")
     return figure
 
 
 def search(records, best, objective, space):
-    """Each trial's score by its number and by each hyperparameter of a space, and its learning curve.
-
-    `best` is one of the records, which stands out; `space` is a list as in kt.HyperParameters.space.
-    """
+    """Each trial's score by its number and each hyperparameter, and learning curves; the `best` record stands out."""
     rows = (len(space) + 3) // 2
     figure, axes = new(2.8 * rows, rows, 2)
     draw_best_so_far(axes[0, 0], records, objective, color=GREY, label="best so far")
@@ -86,8 +78,7 @@ def search(records, best, objective, space):
 def errors(model, test_data, batch_size, class_names):
     """Pictures of an image classifier's errors on test data as for report(), by their names; prints the worst class.
 
-    Targets are class numbers, of shape (n,) or (n, 1), or one-hot; outputs probabilities or logits, of shape
-    (n, classes), or of the second of two classes, of shape (n, 1).
+    Targets are class numbers or one-hot; outputs probabilities or logits, of each class or of the second of two.
     """
     if len(test_data) == 1:  # a dataset
         test_data = [np.concatenate(each) for each in zip(*test_data[0].as_numpy_iterator())]

@@ -1,7 +1,6 @@
 """The folder that the processes of a search share: whole files, the settings, and who is at work in it.
 
-The operating system releases the locks of a process that dies. On a file system without locks, two processes may run
-the same trial, which costs time and changes nothing.
+Locks end with their process, however it dies. Without locks, two processes may run a trial twice: that changes nothing.
 """
 
 import contextlib
@@ -38,9 +37,8 @@ def write_json(path, content):
 
 def read_json(path):
     """Reads a JSON object; an empty dictionary where there is none, or not a whole one."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
-        if isinstance(content := json.loads(path.read_text(encoding="utf-8")), dict):
-            return content
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     return {}
 
 
@@ -50,10 +48,8 @@ def _locked(path, blocking=True):
     lock = FileLock(path, blocking=blocking, fallback_to_soft=False, thread_local=False)
     try:
         ours = bool(lock.acquire())
-    except Timeout:
-        ours = False
-    except (OSError, NotImplementedError):
-        ours = None
+    except (OSError, NotImplementedError) as error:
+        ours = False if isinstance(error, Timeout) else None
     try:
         yield ours
     finally:
@@ -73,6 +69,7 @@ class Folder(contextlib.ExitStack):
         super().__init__()
         self.path, self._processes, file = path, path / "processes", path / "settings.json"
         self.me = f"{socket.gethostname()}, process {os.getpid()}, {secrets.token_hex(4)}"
+        self.lock = lambda: _locked(path / "lock")  # the folder is ours alone, for moments
         self._processes.mkdir(parents=True, exist_ok=True)
         with self.lock():
             stored = read_json(file)
@@ -95,10 +92,6 @@ class Folder(contextlib.ExitStack):
                 stop(f"{path} holds a search with other settings ({'; '.join(changes)}): {WAYS_OUT}", status=2)
             self.callback((self._processes / self.me).unlink, missing_ok=True)
             self.enter_context(_locked(self._processes / self.me))
-
-    def lock(self):
-        """The folder is ours alone, for moments, if its file system has locks, which the context manager yields."""
-        return _locked(self.path / "lock")
 
     def is_alive(self, process):
         """Whether a process of this name is at work in the folder."""

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import re
-import warnings
 
 from tuning.command_line import one_line
 from tuning.environment import keras
@@ -20,14 +19,12 @@ def fingerprint(model):
 
 def load_best(tuner):
     """The best trials' models, the best one first, which compute in float32 on any machine: a list."""
-    tuner.precision, trials = "float32", tuner.shared_oracle.best_trials()
-    with warnings.catch_warnings():
-        # A checkpoint has an optimizer's variables, which a model that is only to predict doesn't need.
-        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-        models = [tuner.load_model(trial) for trial in trials]
-    for trial, model in zip(trials, models):
-        model.name = f"trial_{trial.number}"
+    tuner.precision, models = "float32", []
+    for tuner.stored in tuner.shared_oracle.best_trials():  # get_trial_dir() looks there
+        model = tuner.load_model(tuner.stored)
+        model.name = f"trial_{tuner.stored.number}"
         compile_like(model, model)
+        models.append(model)
     if not models:
         print("No model is saved: fit() did not use its callbacks, one of which saves the weights of the best epoch")
     return models
@@ -42,14 +39,12 @@ def compile_like(model, other):
 
 
 def save(model, path):
-    """Writes a model as one file; where Keras can't, its weights, which a line says."""
+    """Writes a model as one file; where Keras can't, says so."""
     try:
         with whole_file(path) as draft:
             model.save(draft)
     except (NotImplementedError, TypeError, ValueError) as reason:  # a class of the user's that can't be described
-        weights = path.with_suffix(".weights.h5")
-        print(f"{path.name} can't be made, {weights.name} has the weights: {one_line(reason)}")
-        model.save_weights(weights)
+        print(f"{path.name} can't be made, the trials' checkpoints have the weights: {one_line(reason)}")
 
 
 def measure(model, tuner, test_data):

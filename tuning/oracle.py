@@ -5,6 +5,7 @@ import shutil
 import time
 
 from tuning.environment import kt
+from tuning.folder import write_json
 from tuning.proposals import propose
 from tuning.trials import StoredTrial, read_trial, read_trials
 
@@ -12,13 +13,11 @@ BEST_TRIALS = 4  # whose models are checked and reported
 
 
 class FolderOracle(kt.Oracle):
-    """A KerasTuner oracle whose whole state is the trials' files.
+    """A KerasTuner oracle whose whole state is the trials' files; `initial_points` are as for propose().
 
     What a trial tries follows from the seed, its number and the results of the trials before it. So one that was lost,
     interrupted or damaged is simply missing: whoever comes next runs it, with the same hyperparameters. A trial that is
     run twice does no harm: each run trains in a folder of its own, and the first result that is stored counts.
-
-    After `initial_points` trials, a Gaussian process chooses from their results; None: never.
     """
 
     def __init__(self, initial_points, **options):
@@ -35,7 +34,7 @@ class FolderOracle(kt.Oracle):
 
     def read(self):
         """Reads all trials' files; what other processes have written is known from then on."""
-        self.trials = read_trials(self.folder.path) | self._running
+        self.trials = read_trials(self.folder) | self._running
         self.ended = {trial.number: trial for trial in self.trials.values() if trial.has_ended}
         for trial in self.ended.values():
             self.update_space(trial.hyperparameters)
@@ -54,7 +53,7 @@ class FolderOracle(kt.Oracle):
                 del self.ended[trial.number]
         return bool(damaged)
 
-    def _arguments(self, number):  # of propose()
+    def _propose(self, number):
         space, results = self._initial_space.copy(), []
         sign = -1 if self.objective.direction == "max" else 1
         for trial in self.ended.values():
@@ -64,27 +63,24 @@ class FolderOracle(kt.Oracle):
                 if trial.status == "COMPLETED":
                     results.append((trial.proposed, sign * trial.score))
         tried = [trial.proposed for trial in self.trials.values() if trial.number < number]
-        return space, self.seed, number, tried, results, self.initial_points
+        return space, *propose(space, self.seed, number, tried, results, self.initial_points)
 
-    @kt.synchronized
     def create_trial(self, tuner_id):
         self.tuner_ids.add(tuner_id)  # KerasTuner's own chief waits for those who have not been told to stop
         told, self.awaited = self.awaited, None
         with self.folder.lock() as locked:
             self.read()
-            # Random search does not need results, unless the space grows while it is searched.
-            grown = len(self.hyperparameters.space) > len(self._initial_space.space)
+            grown = len(self.hyperparameters.space) > len(self._initial_space.space)  # random search waits only then
             for number in range(1, self.max_trials + 1):
                 if (self.waits or grown) and not self.ended.keys() >= {*range(1, number - self.at_a_time + 1)}:
                     break
                 trial, ended = self.trials.get(str(number)), number in self.ended
                 if ended and (self.waits or not grown):
                     continue
-                if trial and not ended and self.folder.is_alive(trial.process):
+                if trial and not ended:
                     self.awaited = self.awaited or trial
                     continue
-                space, *known = self._arguments(number)
-                values, proposed_by = propose(space, *known)
+                space, values, proposed_by = self._propose(number)
                 if values is None:  # everything was tried
                     break
                 if ended:
@@ -100,20 +96,18 @@ class FolderOracle(kt.Oracle):
         return kt.engine.trial.Trial(self.get_space(), "", "IDLE" if self.awaited else "STOPPED")
 
     def _start(self, number, space, values, proposed_by, locked):
-        # The space as this trial knows it: what is missing in the values, KerasTuner would draw without a seed.
-        trial = StoredTrial(self.folder.path, number, space)
-        if str(number) not in self.trials and (trial.path / "trial.json").exists():
+        trial = StoredTrial(self.folder.path, number, space)  # of a larger one, KerasTuner would draw what is missing
+        if (trial.path / "trial.json").exists() and not read_trial(self.folder.path, number):
             trial.forget("its file is damaged")
         for left in trial.path.glob("run_*") if locked else ():  # interrupted; without locks, one may be going on
             shutil.rmtree(left)
         trial.proposed, trial.proposed_by, trial.hyperparameters.values = values, proposed_by, dict(values)
         trial.process, trial.run, trial.started = self.folder.me, f"run_{secrets.token_hex(4)}", time.time()
         trial.run_folder.mkdir(parents=True)
-        trial.write()
+        write_json(trial.path / "trial.json", trial.get_state())
         self.trials[trial.trial_id] = self._running[trial.trial_id] = trial
         return trial
 
-    @kt.synchronized
     def end_trial(self, trial):
         mine = self._running.pop(trial.trial_id)
         with self.folder.lock():
@@ -124,7 +118,6 @@ class FolderOracle(kt.Oracle):
                 return
             super().end_trial(trial)  # scores it
             mine.ended, mine.sha256 = time.time(), mine.checksum() if mine.status == "COMPLETED" else None
-            mine.write()
+            write_json(mine.path / "trial.json", mine.get_state())
 
-    # _save_trial is private: KerasTuner writes a trial's file where it stands; end_trial() does, whole.
-    save = _save_trial = lambda *_: None  # the trials' files are the whole state
+    save = _save_trial = lambda *_: None  # private: end_trial() writes a trial's file, whole; there is no other state

@@ -1,7 +1,4 @@
-"""What a trial tries: functions of the search space, the seed, the trial's number and the trials before it.
-
-No files, no locks, no search: whoever runs a trial, and however often, finds the same hyperparameters.
-"""
+"""What a trial tries: functions of the search space, the seed, the trial's number and the trials before it alone."""
 
 import hashlib
 import itertools
@@ -15,8 +12,8 @@ from tuning.environment import kt, np
 ATTEMPTS = 1000  # draws for one trial, before the space counts as exhausted
 # The reasons for the following constants are measured in benchmarks/simulated.md.
 CANDIDATES = 500  # of which the Gaussian process chooses: 100 lose, 3000 gain nothing
-BETA = 1.0  # with 2.6 trials 5 to 10 gain a third as much over random ones, with 0.5 the chosen model gains less
-ALPHA = 0.1  # training again gives 0.07 of the variance of accuracies; 0.05 and 0.2 do as well
+BETA = 1.0  # deviations in a candidate's favour: with 2.6 trials 5 to 10 gain a third, with 0.5 the chosen model less
+ALPHA = 0.1  # the scores' noise, of their variance: training again gives 0.07; 0.05 and 0.2 do as well
 
 
 def stable_seed(*parts):
@@ -27,8 +24,7 @@ def stable_seed(*parts):
 def untried(space, seed, number, tried):
     """Yields different random draws of the active hyperparameters, none of them in `tried`; arguments as below.
 
-    A value follows from (seed, number, attempt, name) alone: neither the order of the space nor what else is in it
-    matters. KerasTuner counts seeds on from trial to trial, so that its seeds 1 and 5 share most trials.
+    A value follows from (seed, number, attempt, name): neither the order of the space nor what else is in it matters.
     """
     seen, space = list(tried), space.copy()
     for attempt in range(ATTEMPTS):
@@ -60,13 +56,10 @@ def propose(space, seed, number, tried, results, initial_points=None):
     return choose(space, candidates, results, pending) if candidates else None, "surrogate"
 
 
-def choose(space, candidates, results, pending, beta=BETA, alpha=ALPHA):
+def choose(space, candidates, results, pending):
     """The candidate of which a Gaussian process expects most, from at least two results.
 
-    Args:
-        pending: hyperparameters whose results are unknown: their expected score stands in.
-        beta: how much a candidate's uncertainty counts in its favour, in standard deviations.
-        alpha: the variance of the scores' noise, relative to the variance of the scores.
+    `pending` are hyperparameters whose results are unknown: their expected score stands in.
     """
     owners, x = vectorize(space, [values for values, _ in results] + pending + candidates)
     tried, waiting, choices = np.split(x, [len(results), len(results) + len(pending)])
@@ -83,20 +76,19 @@ def choose(space, candidates, results, pending, beta=BETA, alpha=ALPHA):
         return found.x[owners], found.fun
 
     kernel = Matern(np.ones(len(owners)), nu=2.5)
-    process = GaussianProcessRegressor(kernel, alpha=alpha, normalize_y=True, optimizer=most_likely)
+    process = GaussianProcessRegressor(kernel, alpha=ALPHA, normalize_y=True, optimizer=most_likely)
     process.fit(tried, scores)
     if pending:
         scores = np.append(scores, process.predict(waiting))
         process.set_params(kernel=process.kernel_, optimizer=None).fit(np.vstack([tried, waiting]), scores)
     mean, deviation = process.predict(choices, return_std=True)
-    return candidates[np.argmin(mean - beta * deviation)]
+    return candidates[np.argmin(mean - BETA * deviation)]
 
 
 def vectorize(space, points):
     """Points of the space as rows of numbers from 0 to 1, and each column's hyperparameter as an index.
 
-    A choice without an order has a column for each value, so that any two values are equally far from each other. Where
-    a point lacks a hyperparameter, its default stands in, as in KerasTuner's own oracle.
+    A choice without an order has a column for each value, all equally far apart. What a point lacks has its default.
     """
     owners, columns = [], []
     for index, hp in enumerate(hp for hp in space.space if not isinstance(hp, kt.engine.hyperparameters.Fixed)):

@@ -1,17 +1,15 @@
 """What a finished search prints and leaves behind. A second run of a finished search makes it again."""
 
 import csv
-import math
+import warnings
 
-from tuning import environment  # first: it sets up what the others import
+from tuning import environment, figures, models  # first: they set up what the others import
 
-# isort: split
 import matplotlib.style
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 from sklearn.model_selection import permutation_test_score
 
-from tuning import figures, models
 from tuning.command_line import stop
 from tuning.display import duration, flat, print_trials, short, spelled
 from tuning.environment import np
@@ -21,18 +19,16 @@ from tuning.folder import read_json, whole_file, write_json
 def report(tuner, *test_data, image_classes=None):
     """Evaluates the best model on the test set, writes the files of a finished search, and prints its result.
 
-    Args:
-        test_data: as for keras.Model.evaluate: inputs, targets and sample weights, or a dataset.
-        image_classes: the names of the classes, for pictures of an image classifier's errors.
+    `test_data` are as for keras.Model.evaluate; `image_classes`, their names, for pictures of a classifier's errors.
     """
+    # Of an optimizer's variables, which a model that is only to predict doesn't need; of characters that a font lacks.
+    warnings.filterwarnings("ignore", "Skipping variable loading for optimizer|Glyph")
     with tuner.folder:
         oracle, path, objective = tuner.shared_oracle, tuner.folder.path, tuner.shared_oracle.objective
-        oracle.read()
-        records = [trial.record(objective) for trial in oracle.ended.values()]
-        sign = -1 if objective.direction == "max" else 1
-        ranking = sorted(records, key=lambda each: math.inf if each["score"] is None else sign * each["score"])
-        if not ranking or ranking[0]["score"] is None:
-            stop(f"no trial was completed, see {path}/trial_1: {ranking[0]['message'] if ranking else 'none was run'}")
+        ranking = [each.record(objective) for each in oracle.get_best_trials(len(oracle.trials)) if each.has_ended]
+        records = sorted(ranking, key=lambda each: each["trial"])
+        if ranking[0]["score"] is None:
+            stop(f"no trial was completed, see {path}/trial_1: {records[0]['message']}")
         write_csv(path / "trials.csv", ranking)
         print()
         print_trials(ranking)
@@ -45,8 +41,7 @@ def report(tuner, *test_data, image_classes=None):
         print("\nBest hyperparameters:")
         for name, value in best["hyperparameters"].items():
             print(f"  {name}: {short(value)}")
-        total = max(oracle.max_trials, len(records))
-        print(f"Best {spelled(objective.name)}: {best['score']:.4f} (trial {best['trial']} of {total})")
+        print(f"Best {spelled(objective.name)}: {best['score']:.4f} (trial {best['trial']} of {len(records)})")
         for name in [test] if test in reached else [each for each in reached if each.startswith("test_")]:
             print(f"{spelled(name).capitalize()}: {reached[name]:.4f}")
         if together := models.mean(best_models):
@@ -54,24 +49,20 @@ def report(tuner, *test_data, image_classes=None):
             four = models.measure(together, tuner, test_data)
             values = ", ".join(f"{spelled(name)} {four[name]:.4f}" for name in (test, objective.name) if name in four)
             print(f"Best {len(best_models)} together: {values}")
-        elapsed = elapsed_seconds(records)
-        print(f"Total elapsed time: {duration(elapsed)}")
-
         summary = {"strategy": tuner.strategy, "settings": tuner.settings, "hardware": environment.hardware()}
-        summary["objective"] = {"name": objective.name, "direction": objective.direction}
-        summary |= {"best": best | reached | {objective.name: best["score"]}, "best_four": four, "importance": {}}
-        summary |= {"trials": records, "elapsed_seconds": elapsed}
+        summary |= {"objective": objective.name, "best": best | reached | {objective.name: best["score"]}}
+        summary |= {"best_four": four, "importance": {}, "trials": records, "elapsed_seconds": elapsed_seconds(records)}
+        print(f"Total elapsed time: {duration(summary['elapsed_seconds'])}")
+
         summaries, space = compare(path, summary), oracle.get_space().space
         summary["importance"] = importance(summaries.values(), space)
         write_json(path / "summary.json", summary)
         with matplotlib.style.context("default", after_reset=True):  # whatever a matplotlibrc says
             pictures = {"search": figures.search(records, best, objective, space)}
             if image_classes and best_models:
-                batch_size = tuner.fit_kwargs.get("batch_size")
-                pictures |= figures.errors(best_models[0], test_data, batch_size, image_classes)
+                pictures |= figures.errors(best_models[0], test_data, tuner.fit_kwargs.get("batch_size"), image_classes)
             if len(summaries) > 1:
-                searches = {strategy: each["trials"] for strategy, each in summaries.items()}
-                pictures["../comparison"] = figures.comparison(searches, objective)
+                pictures["../comparison"] = figures.comparison(summaries, objective)
             for name, figure in pictures.items():
                 figures.save(path / f"{name}.png", figure)
         print(f"\nModels, tables and pictures are in {path}")
@@ -119,8 +110,8 @@ def write_csv(path, records):
 
 
 def compare(path, summary):
-    """Prints a search and the other strategy's with the same settings beside it; returns their summaries by strategy."""
-    found, objective, mine = {summary["strategy"]: summary}, summary["objective"]["name"], summary["settings"]
+    """Prints a search and the other strategy's with the same settings beside it; returns the summaries by strategy."""
+    found, objective, mine = {summary["strategy"]: summary}, summary["objective"], summary["settings"]
     for other in map(read_json, path.parent.glob("*/summary.json")):
         if other.keys() == summary.keys():
             shared = mine.keys() & other["settings"].keys() - {"strategy", "precision", "trials at a time"}

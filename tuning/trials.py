@@ -5,7 +5,7 @@ import hashlib
 import json
 
 from tuning.environment import kt
-from tuning.folder import read_json, write_json
+from tuning.folder import read_json
 
 # proposed, proposed_by: the hyperparameters that it was started with, and "random" or "surrogate"; process, run: who
 # runs it or has run it, and the folder in which; started, ended: seconds since the epoch; sha256: of its checkpoint.
@@ -16,8 +16,7 @@ class StoredTrial(kt.engine.trial.Trial):
     """A trial of KerasTuner's that is stored in the folder of a search, with FACTS; its id is its number, from 1."""
 
     def __init__(self, search, number, hyperparameters=None):
-        # With an id: to make one, KerasTuner would draw from Python's random state.
-        super().__init__(hyperparameters, str(number))
+        super().__init__(hyperparameters, str(number))  # without an id, it would draw one from Python's random state
         self.number, self.path = number, search / f"trial_{number}"
         self.__dict__ |= dict.fromkeys(FACTS)
 
@@ -32,9 +31,6 @@ class StoredTrial(kt.engine.trial.Trial):
     def set_state(self, state):
         super().set_state(state)
         self.__dict__ |= {name: state[name] for name in FACTS}
-
-    def write(self):
-        write_json(self.path / "trial.json", self.get_state())
 
     def forget(self, reason):
         """Makes it one that is missing, and says why."""
@@ -54,11 +50,11 @@ class StoredTrial(kt.engine.trial.Trial):
         """Plain values for tables and pictures: a dictionary. Epochs count from 1; a failed trial's score is None."""
         rows, hp, completed = self.epochs(), self.hyperparameters, self.status == "COMPLETED"
         best_epoch = self.best_step + 1 if completed and rows and objective.name in rows[0] else None
-        reason = self.message or f"{objective.name} was {self.score}"  # the former is a traceback
+        reason = (self.message or f"{objective.name} was {self.score}").strip().splitlines()[-1]  # of a traceback
         record = {"trial": self.number, "proposed_by": self.proposed_by, "status": self.status}
         record |= {"best_epoch": best_epoch, "epochs": len(rows), "score": self.score if completed else None}
         record |= {"started": self.started, "seconds": (self.ended or self.started) - self.started}
-        record["message"] = reason.rpartition("FailedTrialError: ")[2].strip() if self.status == "FAILED" else None
+        record["message"] = reason.rpartition("FailedTrialError: ")[2] if self.status == "FAILED" else None
         record["hyperparameters"] = {name: value for name, value in hp.values.items() if hp.is_active(name)}
         return record | {"curves": {name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())}}
 
@@ -71,8 +67,8 @@ def read_trial(search, number):
         return trial
 
 
-def read_trials(search):
-    """All trials in the folder of a search that can be read: a dictionary by their ids, in the order of numbers."""
-    names = (path.name.removeprefix("trial_") for path in search.glob("trial_*"))
-    found = [read_trial(search, number) for number in sorted(int(name) for name in names if name.isdecimal())]
-    return {trial.trial_id: trial for trial in found if trial}
+def read_trials(folder):
+    """The trials in a Folder that have ended or are running: a dictionary by their ids, in the order of numbers."""
+    names = (path.name.removeprefix("trial_") for path in folder.path.glob("trial_*"))
+    found = [read_trial(folder.path, number) for number in sorted(int(name) for name in names if name.isdecimal())]
+    return {each.trial_id: each for each in found if each and (each.has_ended or folder.is_alive(each.process))}

@@ -15,27 +15,24 @@ from tuning.oracle import FolderOracle
 from tuning.trials import read_trial
 
 # Options that may change between two runs of one search. All others are its settings: they decide what comes out.
-RUN_OPTIONS = {"max_trials", "workers", "precision", "results_dir", "overwrite", "tensorboard", "deterministic"}
+RUN_OPTIONS = {"max_trials", "workers", "results_dir", "overwrite", "tensorboard", "deterministic"}
 AT_A_TIME = 2  # trials: each is proposed without the results of those beside it, and four lose nearly the whole lead
 ORACLE_OPTIONS = {"hyperparameters", "tune_new_entries", "allow_new_entries"}
-NOT_A_TRIALS_FAULT = OSError, ImportError, MemoryError, tf.errors.ResourceExhaustedError, kt.errors.FatalError
 
 
 class Tuner(kt.Tuner):
     """KerasTuner's tuner, whose search can be interrupted at any instant, resumed, and run by several processes.
 
-    `name` is that of the search's folder in --results-dir, `args` the parsed command line; further `options` are those
-    of kt.Oracle and kt.Tuner that the command line does not decide.
+    `name` is its folder's in --results-dir, `args` the command line; `options` are more of kt.Oracle's and kt.Tuner's.
     """
 
     def __init__(self, hypermodel, objective, name, args, **options):
         own = {option: options.pop(option) for option in ORACLE_OPTIONS & options.keys()}
         own |= {"max_trials": args.max_trials, "seed": args.seed, "max_consecutive_failed_trials": None}
-        # In a worker of KerasTuner's chief, self.oracle is a proxy, which has only KerasTuner's own methods.
-        self.args = args
-        self.shared_oracle = FolderOracle(self.initial_points, objective=objective, **own)
+        self.args, self.look = args, lambda pause=1: None  # Progress.look() in a process that shows anything
+        self.shared_oracle = FolderOracle(self.initial_points, objective=objective, **own)  # self.oracle may be a proxy
         keras.utils.clear_session()  # in a notebook, Keras counts its names on
-        path, fastest = args.results_dir / name, environment.fastest_precision()
+        path, fastest = args.results_dir.expanduser() / name, environment.fastest_precision()
         keras.config.set_dtype_policy(fastest)
         if args.workers == 0 and not path.exists():
             stop(f"{path} holds no search: --workers 0 only shows one", status=2)
@@ -44,13 +41,12 @@ class Tuner(kt.Tuner):
         super().__init__(self.shared_oracle, hypermodel, directory=path, project_name="processes", **options)
         space = self.shared_oracle.get_space()
         model = self.hypermodel.build(space.copy())
-        settings = {name: value for name, value in vars(args).items() if name not in RUN_OPTIONS}
-        settings |= {"strategy": self.strategy, "objective": str(self.shared_oracle.objective)}
+        chosen = {n: v for n, v in vars(args).items() if n not in RUN_OPTIONS and (n, v) != ("precision", "auto")}
+        settings = chosen | {"strategy": self.strategy, "objective": str(self.shared_oracle.objective)}
         settings |= {f"search space of {hp.name}": str(hp) for hp in space.space} | {"network": fingerprint(model)}
         # A network without a float32 output was not written for mixed precision, nor may its loss and metrics be.
         mixed = {each.dtype for each in getattr(model, "outputs", None) or ()} == {"float32"}
         defaults = {"precision": fastest if mixed else "float32", "trials at a time": args.workers or AT_A_TIME}
-        settings |= {"precision": args.precision} if args.precision != "auto" else {}
         self.folder = Folder(path, args.overwrite, settings | environment.VERSIONS, defaults)
         self.settings, self.precision = self.folder.settings, self.folder.settings["precision"]
         if args.deterministic or not environment.GPUS:  # it costs nothing on CPUs
@@ -68,41 +64,34 @@ class Tuner(kt.Tuner):
             fit_kwargs["callbacks"] = [*fit_kwargs.get("callbacks", ()), logs]
         try:
             if self.args.workers == 0:
-                shown = [
-                    each for each in oracle.trials.values() if each.has_ended or self.folder.is_alive(each.process)
-                ]
-                raise SystemExit(print_trials([each.record(oracle.objective) for each in shown]))
+                raise SystemExit(print_trials([trial.record(oracle.objective) for trial in oracle.trials.values()]))
             if environment.IS_CHILD:  # the process that a person started checks, shows and reports
                 raise SystemExit(super().search(*fit_args, **fit_kwargs))
-            self._search(*fit_args, **fit_kwargs)
-            while oracle.forget_damaged():
-                self._search(*fit_args, **fit_kwargs)
-            if self._is_worker():  # private, as its name says
-                raise SystemExit  # the chief reports
+            oracle.forget_damaged()
+            while True:
+                missing = sum(number not in oracle.ended for number in range(1, oracle.max_trials + 1))
+                count = min(self.args.workers or environment.most_processes(), missing or 1)
+                count = min(count, oracle.at_a_time) if oracle.waits else count
+                if missing:
+                    environment.announce(self.precision, count)
+                others = 0 if "KERASTUNER_TUNER_ID" in os.environ else count - 1
+                with environment.started(others), Progress(oracle, fit_kwargs.get("epochs"), count) as progress:
+                    self.look = progress.look
+                    super().search(*fit_args, **fit_kwargs)
+                if self._is_worker():  # private, as its name says
+                    raise SystemExit  # the chief reports
+                if not oracle.forget_damaged():
+                    break
         except BaseException:
             self.folder.close()
             raise
-
-    def _search(self, *fit_args, **fit_kwargs):
-        oracle = self.shared_oracle
-        missing = sum(number not in oracle.ended for number in range(1, oracle.max_trials + 1))
-        count = min(self.args.workers or environment.most_processes(), missing or 1)
-        count = min(count, oracle.at_a_time) if oracle.waits else count
-        if missing:
-            environment.announce(self.precision, count)
-        others = 0 if "KERASTUNER_TUNER_ID" in os.environ else count - 1
-        with environment.started(others), Progress(oracle, fit_kwargs.get("epochs"), count) as progress:
-            self.look = progress.look
-            super().search(*fit_args, **fit_kwargs)
-
-    look = staticmethod(lambda pause=1: None)  # Progress.look() in a process that shows anything
 
     def pre_create_trial(self):
         self.look(pause=0)
         time.sleep(self._is_worker() or self.shared_oracle.awaited is not None)  # once a second
 
     def get_trial_dir(self, trial_id):
-        return str(read_trial(self.folder.path, int(trial_id)).run_folder)
+        return str(self.stored.run_folder)
 
     def _build_hypermodel(self, hp):  # private: KerasTuner resets Keras, and with it the dtype policy, just before
         keras.config.set_dtype_policy(self.precision)
@@ -115,17 +104,17 @@ class Tuner(kt.Tuner):
     def run_trial(self, trial, *args, **kwargs):
         shutil.rmtree(self.folder.path / "tensorboard" / trial.trial_id, ignore_errors=True)  # of an interrupted run
         keras.utils.set_random_seed(proposals.stable_seed(self.args.seed, int(trial.trial_id)))
-        self.stored, self.began = read_trial(self.folder.path, int(trial.trial_id)), time.monotonic()
+        self.stored = read_trial(self.folder.path, int(trial.trial_id)) if self._is_worker() else trial
+        self.began = time.monotonic()
         try:
             return super().run_trial(trial, *args, **kwargs)
-        except NOT_A_TRIALS_FAULT as error:
-            stop_for(error)
+        except (OSError, ImportError, MemoryError, tf.errors.ResourceExhaustedError, kt.errors.FatalError) as error:
+            stop_for(error)  # it is not the trial's fault
         except Exception as error:
             raise kt.errors.FailedTrialError(f"{type(error).__name__}: {one_line(error)}") from error
 
     def on_epoch_begin(self, trial, model, epoch, logs=None):
-        # On a full disk, HDF5 crashes the process: so there must be room for weights, moments and averages.
-        room = self.stored.run_folder / "room"
+        room = self.stored.run_folder / "room"  # on a full disk, HDF5 crashes: weights, moments, averages must fit
         room.write_bytes(bytes(100_000 + 20 * model.count_params()))
         room.unlink()
 
@@ -139,7 +128,8 @@ class Tuner(kt.Tuner):
             file.write(json.dumps(metrics) + "\n")
         self.look()
 
-    save = lambda self: None  # the trials' files are the whole state
+    def save(self):
+        """Writes nothing: the trials' files are the whole state."""
 
 
 class RandomSearch(Tuner):
