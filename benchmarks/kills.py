@@ -43,9 +43,7 @@ def disturbed(script, folder, processes, kills):
     command = [sys.executable, Path(__file__).parents[1] / script, *OPTIONS]
     start = functools.partial(psutil.Popen, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     killed, running, kill_at = [], [], None
-    after = sorted(
-        chance.choices([*range(-1, 7), 6, 6], k=kills)
-    )  # so many trials, and some seconds; -1: in the import
+    after = sorted(chance.choices([*range(-1, 7), 6], k=kills))  # so many trials, and some seconds; -1: in the import
     while True:
         if not running:
             running = [("first", start([*command, *(["--workers", "2"] if processes > 1 else [])]))]
@@ -59,8 +57,7 @@ def disturbed(script, folder, processes, kills):
             return killed, {process.returncode for _, process in running}
         count = len(trials(folder))
         if not kill_at and after and count >= after[0]:
-            latest = 2 if after[0] == 6 else 4  # seconds: the report takes no longer
-            kill_at, target = time.monotonic() + chance.uniform(0, latest), chance.choice(NAMES[:processes])
+            kill_at, target = time.monotonic() + chance.uniform(0, 3), chance.choice(NAMES[:processes])
         victims += [("started", child) for _, process in victims for child in process.children()]
         victims = [victim for name, victim in victims if kill_at and name == target]
         if victims and time.monotonic() > kill_at:

@@ -15,8 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RANDOM_SEARCH = "random_search_tuning.py"
-ACCURACIES = "val_accuracy", "test_accuracy"
-PACKAGES = "tensorflow", "keras", "keras_tuner", "numpy"
+ACCURACIES, PACKAGES = ("val_accuracy", "test_accuracy"), ("tensorflow", "keras", "keras_tuner", "numpy")
 
 
 def run(script, *options):

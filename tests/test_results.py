@@ -45,10 +45,6 @@ RECORDS = [
 ]  # fmt: skip
 
 
-def points(collection):
-    return np.asarray(collection.get_offsets()).tolist()
-
-
 class TwoTrialsOnly(common.CNN):
     trained = 0
 
@@ -188,9 +184,8 @@ def test_both_strategies_are_shown_side_by_side_whichever_was_first(folder, tmp_
     lines = []
     for name in FOLDERS.values():
         each = json.loads((tmp_path / name / "summary.json").read_text())
-        values = (
-            f"validation accuracy {each['best']['val_accuracy']:.4f}, test accuracy {each['best']['test_accuracy']:.4f}"
-        )
+        best = each["best"]
+        values = f"validation accuracy {best['val_accuracy']:.4f}, test accuracy {best['test_accuracy']:.4f}"
         time = duration(each["elapsed_seconds"])
         lines.append(f"{each['strategy']}, {len(each['trials'])} trials, {time}: {values}\n")
     assert all("".join(sorted(lines)) in output for output in outputs)
@@ -225,9 +220,8 @@ def test_what_mattered_most_is_named_only_where_it_can_be_told_from_chance(capsy
     scores = {"units": [each["units"] / 600 for each in drawn], "cannot be told": np.random.default_rng(1).random(40)}
     for told, each in scores.items():
         records = [{"hyperparameters": values, "score": score} for values, score in zip(drawn, each)]
-        found = importance(
-            [{"trials": records[:20]}, {"trials": [*records[20:], records[0] | {"score": None}]}], HP.space
-        )
+        searches = [{"trials": records[:20]}, {"trials": [*records[20:], records[0] | {"score": None}]}]
+        found = importance(searches, HP.space)
         line = capsys.readouterr().out
         assert re.match(rf"What mattered most: {told}\b.*, from 40 trials \(p = {found['p']:.3f}\)\n$", line), line
         assert found["trials"] == 40 and (found["p"] <= 0.05) == (told == "units")
@@ -250,7 +244,7 @@ def test_a_search_s_picture_shows_each_score_by_number_and_hyperparameter_the_be
         x = [each["hyperparameters"][name] if name else each["trial"] for each in RECORDS]
         if name == "optimizer":  # a category's number is the order in which it came
             x = [["adam", "rmsprop"].index(value) for value in x]
-        drawn = [(each.get_label(), *points(each)) for each in axes[label].collections]
+        drawn = [(each.get_label(), *each.get_offsets().tolist()) for each in axes[label].collections]
         assert drawn[:2] == [("random", [x[0], 0.81]), ("random", [x[1], 0.93])]
         assert drawn[2:4] == [("surrogate", [x[3], 0.92]), ("surrogate", [x[4], 0.94])]
         assert drawn[4:] == [("best", [x[4], 0.94])]

@@ -79,8 +79,9 @@ def errors_in_one_line():
     """Ends a script with one line and an exit status, not with a traceback, whatever a user can cause."""
 
     def again(found):  # Python ignores an interruption in a finalizer
-        interrupt = threading.Timer(0.1, _thread.interrupt_main)
-        interrupt.start() if found.exc_type is KeyboardInterrupt else sys.__unraisablehook__(found)
+        if found.exc_type is not KeyboardInterrupt:
+            return sys.__unraisablehook__(found)
+        threading.Timer(0.1, _thread.interrupt_main).start()
 
     sys.unraisablehook = again
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's can't

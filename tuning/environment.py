@@ -38,8 +38,7 @@ if not GPUS:  # one thread for each process: digits depend neither on cores nor 
         tf.config.threading.set_intra_op_parallelism_threads(int(os.environ.get("TF_NUM_INTRAOP_THREADS", 1)))
         tf.config.threading.set_inter_op_parallelism_threads(int(os.environ.get("TF_NUM_INTEROP_THREADS", 1)))
 
-PROCESSES_PER_GPU = 4  # a small network leaves most of a GPU idle
-BYTES_PER_PROCESS = 1e9
+PROCESSES_PER_GPU, BYTES_PER_PROCESS = 4, 1e9  # a small network leaves most of a GPU idle
 CPU = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""  # on Linux
 VERSIONS = {module.__name__: module.__version__ for module in (tf, keras, kt, np)}  # a result depends on them
 
