@@ -20,11 +20,10 @@ def fingerprint(model):
 def load_best(tuner):
     """The best trials' models, the best one first, which compute in float32 on any machine: a list."""
     tuner.precision, models = "float32", []
-    for tuner.stored in tuner.shared_oracle.best_trials():  # get_trial_dir() looks there
-        model = tuner.load_model(tuner.stored)
-        model.name = f"trial_{tuner.stored.number}"
+    for trial in tuner.shared_oracle.best_trials():
+        models.append(model := tuner.load_model(trial))
+        model.name = f"trial_{trial.number}"
         compile_like(model, model)
-        models.append(model)
     if not models:
         print("No model is saved: fit() did not use its callbacks, one of which saves the weights of the best epoch")
     return models

@@ -39,6 +39,9 @@ class FolderOracle(kt.Oracle):
         for trial in self.ended.values():
             self.update_space(trial.hyperparameters)
 
+    def get_trial(self, trial_id):
+        return self._running.get(trial_id) or read_trial(self.folder.path, int(trial_id))
+
     def best_trials(self):
         """The best trials that have a checkpoint, at most BEST_TRIALS, the best one first."""
         return [trial for trial in self.get_best_trials(BEST_TRIALS) if trial.sha256]
@@ -97,27 +100,26 @@ class FolderOracle(kt.Oracle):
 
     def _start(self, number, space, values, proposed_by, locked):
         trial = StoredTrial(self.folder.path, number, space)  # of a larger one, KerasTuner would draw what is missing
-        if (trial.path / "trial.json").exists() and not read_trial(self.folder.path, number):
+        if trial.file.exists() and not self.get_trial(trial.trial_id):
             trial.forget("its file is damaged")
         for left in trial.path.glob("run_*") if locked else ():  # interrupted; without locks, one may be going on
             shutil.rmtree(left)
         trial.proposed, trial.proposed_by, trial.hyperparameters.values = values, proposed_by, dict(values)
         trial.process, trial.run, trial.started = self.folder.me, f"run_{secrets.token_hex(4)}", time.time()
         trial.run_folder.mkdir(parents=True)
-        write_json(trial.path / "trial.json", trial.get_state())
+        write_json(trial.file, trial.get_state())
         self.trials[trial.trial_id] = self._running[trial.trial_id] = trial
         return trial
 
     def end_trial(self, trial):
         mine = self._running.pop(trial.trial_id)
         with self.folder.lock():
-            self.trials[trial.trial_id] = mine
-            stored = read_trial(self.folder.path, trial.trial_id)
+            stored = self.get_trial(trial.trial_id)
             if stored and stored.has_ended:  # without locks, others may have run it as well
                 shutil.rmtree(mine.run_folder)
                 return
             super().end_trial(trial)  # scores it
             mine.ended, mine.sha256 = time.time(), mine.checksum() if mine.status == "COMPLETED" else None
-            write_json(mine.path / "trial.json", mine.get_state())
+            write_json(mine.file, mine.get_state())
 
     save = _save_trial = lambda *_: None  # private: end_trial() writes a trial's file, whole; there is no other state

@@ -21,9 +21,9 @@ def report(tuner, *test_data, image_classes=None):
 
     `test_data` are as for keras.Model.evaluate; `image_classes`, their names, for pictures of a classifier's errors.
     """
-    # Of an optimizer's variables, which a model that is only to predict doesn't need; of characters that a font lacks.
-    warnings.filterwarnings("ignore", "Skipping variable loading for optimizer|Glyph")
-    with tuner.folder:
+    with tuner.folder, warnings.catch_warnings():
+        # Of optimizers' variables, which models that are only to predict don't need; of characters that a font lacks.
+        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer|Glyph")
         oracle, path, objective = tuner.shared_oracle, tuner.folder.path, tuner.shared_oracle.objective
         ranking = [each.record(objective) for each in oracle.get_best_trials(len(oracle.trials)) if each.has_ended]
         records = sorted(ranking, key=lambda each: each["trial"])

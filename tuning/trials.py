@@ -21,6 +21,7 @@ class StoredTrial(kt.engine.trial.Trial):
         self.__dict__ |= dict.fromkeys(FACTS)
 
     has_ended = property(lambda self: self.status in ("COMPLETED", "FAILED"))
+    file = property(lambda self: self.path / "trial.json")
     run_folder = property(lambda self: self.path / self.run)
     checkpoint = property(lambda self: self.run_folder / "checkpoint.weights.h5")  # KerasTuner's name; its best epoch's
     epochs_file = property(lambda self: self.run_folder / "epochs.jsonl")  # a line for each epoch
@@ -35,7 +36,7 @@ class StoredTrial(kt.engine.trial.Trial):
     def forget(self, reason):
         """Makes it one that is missing, and says why."""
         print(f"{self.path}: {reason}, so trial {self.number} is trained again")
-        (self.path / "trial.json").unlink(missing_ok=True)  # without locks, others may do the same
+        self.file.unlink(missing_ok=True)  # without locks, others may do the same
 
     def checksum(self):
         """The SHA-256 of its checkpoint as it is now; None where there is none."""
@@ -63,7 +64,7 @@ def read_trial(search, number):
     """Reads a trial from the folder of a search; None where there is none, or its file is damaged."""
     trial = StoredTrial(search, number)
     with contextlib.suppress(LookupError, TypeError, ValueError, AttributeError):  # whatever a damaged file makes of it
-        trial.set_state(read_json(trial.path / "trial.json"))
+        trial.set_state(read_json(trial.file))
         return trial
 
 

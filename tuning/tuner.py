@@ -12,7 +12,6 @@ from tuning.environment import keras, kt, np, tf
 from tuning.folder import Folder
 from tuning.models import fingerprint
 from tuning.oracle import FolderOracle
-from tuning.trials import read_trial
 
 # Options that may change between two runs of one search. All others are its settings: they decide what comes out.
 RUN_OPTIONS = {"max_trials", "workers", "results_dir", "overwrite", "tensorboard", "deterministic"}
@@ -91,7 +90,7 @@ class Tuner(kt.Tuner):
         time.sleep(self._is_worker() or self.shared_oracle.awaited is not None)  # once a second
 
     def get_trial_dir(self, trial_id):
-        return str(self.stored.run_folder)
+        return str(self.shared_oracle.get_trial(trial_id).run_folder)
 
     def _build_hypermodel(self, hp):  # private: KerasTuner resets Keras, and with it the dtype policy, just before
         keras.config.set_dtype_policy(self.precision)
@@ -104,7 +103,6 @@ class Tuner(kt.Tuner):
     def run_trial(self, trial, *args, **kwargs):
         shutil.rmtree(self.folder.path / "tensorboard" / trial.trial_id, ignore_errors=True)  # of an interrupted run
         keras.utils.set_random_seed(proposals.stable_seed(self.args.seed, int(trial.trial_id)))
-        self.stored = read_trial(self.folder.path, int(trial.trial_id)) if self._is_worker() else trial
         self.began = time.monotonic()
         try:
             return super().run_trial(trial, *args, **kwargs)
@@ -114,8 +112,8 @@ class Tuner(kt.Tuner):
             raise kt.errors.FailedTrialError(f"{type(error).__name__}: {one_line(error)}") from error
 
     def on_epoch_begin(self, trial, model, epoch, logs=None):
-        room = self.stored.run_folder / "room"  # on a full disk, HDF5 crashes: weights, moments, averages must fit
-        room.write_bytes(bytes(100_000 + 20 * model.count_params()))
+        room = self.shared_oracle.get_trial(trial.trial_id).run_folder / "room"
+        room.write_bytes(bytes(100_000 + 20 * model.count_params()))  # HDF5 crashes on a full disk: so all must fit
         room.unlink()
 
     def on_batch_end(self, trial, model, batch, logs=None):
@@ -124,7 +122,7 @@ class Tuner(kt.Tuner):
     def on_epoch_end(self, trial, model, epoch, logs=None):
         metrics = {name: float(value) for name, value in (logs or {}).items() if np.ndim(value) == 0}
         metrics["seconds"], self.began = time.monotonic() - self.began, time.monotonic()
-        with open(self.stored.epochs_file, "a", encoding="utf-8") as file:
+        with open(self.shared_oracle.get_trial(trial.trial_id).epochs_file, "a", encoding="utf-8") as file:
             file.write(json.dumps(metrics) + "\n")
         self.look()
 
